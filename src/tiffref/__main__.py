@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["program"]
-
 _INVALID, _ACCESS, _INTERRUPTED = 1, 3, 130
 
 

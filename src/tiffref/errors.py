@@ -23,35 +23,6 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = [
-    "CatalogError",
-    "InvalidReferences",
-    "MalformedTiff",
-    "ManifestMismatch",
-    "MetadataWarning",
-    "MissingExtra",
-    "MissingSource",
-    "SelectionError",
-    "SourceError",
-    "StaleSource",
-    "TiffrefError",
-    "TruncationWarning",
-    "UnknownArgument",
-    "UnsupportedTiff",
-    "UntrustedSource",
-    "check_arguments",
-    "collect_warnings",
-    "did_you_mean",
-    "first_few",
-    "install_hint",
-    "printable",
-    "rejects_unknown_arguments",
-    "requires_extra",
-    "unreadable",
-    "warn",
-    "with_errno",
-]
-
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 

@@ -48,8 +48,6 @@ from .metadata.ngff import from_ngff, order_axes, to_ngff, without_pending
 from .model.array import Array, Group
 from .model.manifest import OBJECT_SCHEME, Source
 
-__all__ = ["References", "is_document"]
-
 _DOCUMENT_SUFFIXES = (".json", ".json.gz", ".json.zst")
 _TIFF_SIGNATURES = frozenset({b"II*", b"II+", b"MM\0"})
 

@@ -53,8 +53,6 @@ from .read import Fetcher, read_array
 from .read.fetch import check_pool
 from .references import References
 
-__all__ = ["Report", "load_schema", "validate", "validate_document"]
-
 _MAX_DECODED_BYTES = 1 << 30
 """Larger images are decoded region by region; smaller ones are cached up to this size."""
 

@@ -16,7 +16,6 @@ from tiffref.model.codec import ForeignCodec, SegmentCodec
 from tiffref.model.combine import (
     CompatibleGroup,
     aspects_of,
-    count_files,
     group_compatible,
     merge_arrays,
     mismatch_error,
@@ -226,12 +225,6 @@ def test_reindex_and_merge_are_an_outer_join():
     np.testing.assert_array_equal(table(whole), table(expected))
     with pytest.raises(ManifestMismatch, match="two files overlap, got a and c"):
         merge_arrays(reindex_axis(a, 0, np.array([0, 2]), 3), reindex_axis(c, 0, np.array([0]), 3))
-
-
-def test_occupied_counts_files():
-    index = np.array([[0, 0], [1, 1], [1, 1]])
-    np.testing.assert_array_equal(count_files(index, (2, 2)), [[1, 0], [0, 2]])
-    assert count_files(np.zeros((3, 0), int), ()) == 3
 
 
 def test_groups_with_different_arrays_are_refused():

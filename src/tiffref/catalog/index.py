@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import requires_extra
+from ..formats import parquet
 from ..formats.load import read_file
 from ..io.allow import is_own_seal, make_seal
 from ..io.clients import client_errors
@@ -252,17 +252,7 @@ _GEO = {
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
-def import_pyarrow() -> Any:
-    """Import pyarrow.
-
-    Raises
-    ------
-    MissingExtra
-        If it is not installed.
-    """
-    with requires_extra("catalog", "catalogs need pyarrow"):
-        import pyarrow.parquet
-    return pyarrow
+import_pyarrow = functools.partial(parquet.import_pyarrow, "catalog", "catalogs need pyarrow")
 
 
 def _columns(pa: Any) -> dict[str, Any]:
@@ -442,7 +432,7 @@ def read_index(
     table, is_own
         A pyarrow table, and a function that returns whether this user built the catalog.
     """
-    pa = import_pyarrow()
+    import_pyarrow()
     data = read_catalog_file(folder, INDEX, storage_options)
 
     def is_own() -> bool:
@@ -452,6 +442,4 @@ def read_index(
             return False
         return is_own_seal(seal.decode("latin-1"), _index_digest(data))
 
-    # Arrow's threads sometimes abort the interpreter if it exits right after (pyarrow 26)
-    reader = pa.BufferReader(data)
-    return pa.parquet.ParquetFile(reader, pre_buffer=False).read(use_threads=False), is_own
+    return parquet.read_table(data), is_own

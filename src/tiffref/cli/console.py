@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import math
 import os
 import re
 import shlex
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ..errors import did_you_mean, printable, redact
 from ..formats.summary import count
 from ..io.urls import misnamed_references
+from ..model.codec import encode_float
 
 if TYPE_CHECKING:
     from ..references import References
@@ -144,9 +144,7 @@ def _encode_numbers(value: Any) -> Any:
         return {name: _encode_numbers(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_encode_numbers(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
+    return encode_float(value) if isinstance(value, float) else value
 
 
 class OneOrMany(argparse.Action):

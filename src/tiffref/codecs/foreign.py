@@ -193,27 +193,15 @@ def decode_image(config: Mapping[str, Any], data: bytes, limit: int) -> Any:
     size = image_size(name, data)
     if size is None:
         raise ValueError(f"the {name} stream has no image size in its header")
+    if name == "jpegxl" and is_animated(data):
+        raise ValueError("the jpegxl stream has more than one frame")
     limit = max(limit, _HARMLESS_SAMPLES)
-    check_size(config["id"], math.prod(size) * _max_planes(name, data), limit)
+    check_size(config["id"], math.prod(size), limit)
     data = clean_png(data, 8 * limit) if name == "png" else data
     image = _by_numcodecs(config, data, limit)
     if name in HAVE_END and not HAVE_END[name](data):
         check_not_truncated(lambda stream: _by_numcodecs(config, stream, limit), data, image)
     return image
-
-
-def _max_planes(name: str, data: bytes) -> int:
-    """Return the number of values per pixel, for formats that may have many."""
-    if name == "jpeg2k":
-        start = data.find(b"\xff\x4f\xff\x51", 0, 4096)
-        return int.from_bytes(data[start + 40 : start + 42], "big")
-    if name == "lerc":
-        (version,) = struct.unpack_from("<i", data, 6)
-        depth = struct.unpack_from("<i", data, 22)[0] if version >= 4 else 1
-        return max(1, depth) * data.count(b"Lerc2 ")
-    if name == "jpegxl" and is_animated(data):
-        raise ValueError("the jpegxl stream has more than one frame")
-    return 1
 
 
 def _segment(config: _Config, data: bytes, limit: int) -> Any:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import bz2
 import contextlib
 import lzma
-import math
 import re
 import struct
 import zlib
@@ -112,7 +111,7 @@ def check_image(name: str, data: bytes, n_pixels: int) -> None:
         If it does.
     """
     size = image_size(name, data)
-    if size is not None and math.prod(size) > max(MAX_OVERSIZE * n_pixels, HARMLESS_PIXELS):
+    if size is not None and size[0] * size[1] > max(MAX_OVERSIZE * n_pixels, HARMLESS_PIXELS):
         raise MalformedTiff(
             f"{name} image is far larger than its segment",
             got=f"{size[0]} x {size[1]} pixels",
@@ -166,8 +165,12 @@ def scan_header(data: bytes) -> bytes:
     return bytes(data[: 2 + int.from_bytes(data[2:4], "big")])
 
 
-def image_size(name: str, data: bytes) -> tuple[int, int] | None:
-    """Return (rows, columns) of an image of the named format; None if its header has no size."""
+Size = tuple[int, ...]
+"""Rows, columns, and values per pixel if the format may have many."""
+
+
+def image_size(name: str, data: bytes) -> Size | None:
+    """Return the size of an image of the named format; None if its header has none."""
     read = HEADERS.get(name)
     try:
         return read(data) if read else None
@@ -180,12 +183,13 @@ def _jpeg(data: bytes) -> tuple[int, int] | None:
     return (frame.rows, frame.columns) if frame else None
 
 
-def _jpeg2k(data: bytes) -> tuple[int, int] | None:
+def _jpeg2k(data: bytes) -> Size | None:
     start = data.find(b"\xff\x4f\xff\x51", 0, 4096)
     if start < 0:
         return None
     right, bottom, left, top = struct.unpack_from(">4I", data, start + 8)
-    return bottom - top, right - left
+    (n_planes,) = struct.unpack_from(">H", data, start + 40)
+    return bottom - top, right - left, n_planes
 
 
 def _webp(data: bytes) -> tuple[int, int] | None:
@@ -202,13 +206,14 @@ def _webp(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _lerc(data: bytes) -> tuple[int, int] | None:
+def _lerc(data: bytes) -> Size | None:
     if data[:6] != b"Lerc2 ":
         return None
     (version,) = struct.unpack_from("<i", data, 6)
     # a checksum follows the version from 3 on
     rows, columns = struct.unpack_from("<2i", data, 14 if version >= 3 else 10)
-    return rows, columns
+    depth = struct.unpack_from("<i", data, 22)[0] if version >= 4 else 1
+    return rows, columns, max(1, depth) * data.count(b"Lerc2 ")
 
 
 def _jpegxl(data: bytes) -> tuple[int, int] | None:
@@ -266,7 +271,7 @@ def _jpegxr(data: bytes) -> tuple[int, int] | None:
     return (tags[0xBC81], tags[0xBC80]) if {0xBC80, 0xBC81} <= tags.keys() else None
 
 
-HEADERS: dict[str, Callable[[bytes], tuple[int, int] | None]] = {
+HEADERS: dict[str, Callable[[bytes], Size | None]] = {
     "jpeg": _jpeg,
     "jpeg2k": _jpeg2k,
     "jpegxl": _jpegxl,
@@ -275,7 +280,7 @@ HEADERS: dict[str, Callable[[bytes], tuple[int, int] | None]] = {
     "png": lambda data: struct.unpack_from(">2I", data, 16)[::-1],
     "webp": _webp,
 }
-"""Name of the decoder in `codecs.decoders` -> function that returns (rows, columns)."""
+"""Name of the decoder in `codecs.decoders` -> function that returns the size of an image."""
 
 
 def _has_jpeg_end(data: Any) -> bool:

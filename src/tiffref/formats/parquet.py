@@ -419,11 +419,24 @@ def _read_file(fs: Any, path: str) -> bytes:
         return source.read(0, source.size)
 
 
-def import_pyarrow() -> Any:
+def import_pyarrow(
+    extra: str = "parquet",
+    what: str = "parquet references need pyarrow",
+    url: str | None = None,
+) -> Any:
     """Import pyarrow; without it, raise an error that names the extra."""
-    with requires_extra("parquet", "parquet references need pyarrow"):
+    with requires_extra(extra, what, url):
         import pyarrow.parquet
     return pyarrow
+
+
+def read_table(data: bytes) -> Any:
+    """Read a Parquet file as a pyarrow table; pyarrow raises errors of its own."""
+    import pyarrow.parquet
+
+    # Arrow's threads sometimes abort an interpreter that exits right afterwards (pyarrow 26)
+    reader = pyarrow.BufferReader(data)
+    return pyarrow.parquet.ParquetFile(reader, pre_buffer=False).read(use_threads=False)
 
 
 def _parse_zmetadata(text: bytes, location: str) -> tuple[Mapping[str, Any], int]:

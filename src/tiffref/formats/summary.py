@@ -269,12 +269,12 @@ def wrap(text: str, indent: str = "  ") -> str:
     )
 
 
-def format_table(rows: list[list[str]], indent: str = "  ") -> str:
-    """Format rows as left-aligned columns; the first row is the heading."""
+def format_table(rows: list[list[str]]) -> str:
+    """Format rows as indented, left-aligned columns; the first row is the heading."""
     rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = (
-        indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         for row in rows
     )
     return "\n".join(line.rstrip() for line in lines)

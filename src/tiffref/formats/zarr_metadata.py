@@ -30,7 +30,7 @@ from ..codecs.zarr_codecs import from_zarr2, from_zarr3, parse_data_type, to_zar
 from ..errors import Finding, InvalidReferences, ManifestMismatch, Reporter
 from ..metadata.calibration import write_ome_xml
 from ..model.array import Array, Group, Node, chunk_grid
-from ..model.codec import ForeignCodec, SegmentCodec
+from ..model.codec import ForeignCodec, SegmentCodec, encode_float
 from ..model.manifest import Manifest
 from .keys import KeyRule, join_key
 
@@ -264,7 +264,7 @@ def to_plain(value: Any, where: str = "") -> Any:
     if type(value) in _PLAIN_TYPES:
         return value
     if isinstance(value, float):
-        return _encode_float(value)
+        return encode_float(float(value))
     if isinstance(value, (list, tuple)):
         kinds = set(map(type, value))
         if kinds <= _PLAIN_TYPES or (kinds == _FLOAT and all(map(math.isfinite, value))):
@@ -287,19 +287,13 @@ def to_plain(value: Any, where: str = "") -> Any:
     )
 
 
-def _encode_float(value: float) -> float | str:
-    if math.isfinite(value):
-        return float(value)
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-
-
 def _encode_fill(value: Any, dtype: np.dtype) -> Any:
     """Encode a fill value for JSON, by the kind of the dtype; the same for v2 and v3."""
     if dtype.kind == "c":
         number = complex(value)
-        return [_encode_float(number.real), _encode_float(number.imag)]
+        return [encode_float(number.real), encode_float(number.imag)]
     if dtype.kind == "f":
-        return _encode_float(float(value))
+        return encode_float(float(value))
     if dtype.kind == "b":
         return bool(value)
     if dtype.kind in "iu":

@@ -54,7 +54,8 @@ def open_atomic(
         If it is none of these.
     """
     if hasattr(target, "write"):
-        yield _as_binary(target)
+        is_text = isinstance(target, io.TextIOBase) or hasattr(target, "encoding")
+        yield _TextWriter(target) if is_text else target  # type: ignore[misc]
         return
     path = _check_name(target)
     if "://" in path and not path.startswith("file:"):
@@ -234,11 +235,6 @@ def _open_remote(url: str, storage_options: Mapping[str, Any] | None) -> Iterato
             yield file
         with _upload_errors(url):
             fs.put_file(str(local), path)
-
-
-def _as_binary(file: Any) -> Any:
-    is_text = isinstance(file, io.TextIOBase) or hasattr(file, "encoding")
-    return _TextWriter(file) if is_text else file
 
 
 class _TextWriter:

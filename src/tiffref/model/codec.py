@@ -177,10 +177,16 @@ def _is_size(value: Any) -> bool:
 def _to_json(value: Any) -> Any:
     if isinstance(value, bytes):
         return {"base64": base64.b64encode(value).decode("ascii")}
-    if isinstance(value, float) and not math.isfinite(value):
-        # JSON has no such numbers; these are the strings that Zarr uses for fill values
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, float):
+        return encode_float(value)
     return [_to_json(item) for item in value] if isinstance(value, tuple) else value
+
+
+def encode_float(value: float) -> float | str:
+    """Return a number, or the string that Zarr uses for one that JSON lacks: NaN, infinity."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def _from_json(value: Any) -> Any:

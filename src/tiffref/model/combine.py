@@ -378,25 +378,6 @@ def _source_columns(
     return tuple(table), columns
 
 
-def count_files(index: NDArray[np.int64], lengths: Sequence[int]) -> NDArray[np.int64]:
-    """Count the files at each position of the new axes.
-
-    Parameters
-    ----------
-    index
-        `(n_files, n_axes)`, position of each file.
-    lengths
-        Lengths of the axes.
-
-    Returns
-    -------
-    Array of shape `lengths`, int64.
-    """
-    count = np.zeros(tuple(lengths), np.int64)
-    np.add.at(count, tuple(index.T), 1 if len(lengths) else len(index))
-    return count
-
-
 def reindex_axis(array: Array, axis: int, positions: NDArray[np.int64], length: int) -> Array:
     """Move the elements of an axis, whose chunks have length 1, to new positions.
 

@@ -41,7 +41,6 @@ from ..model.codec import SegmentCodec
 from ..model.combine import (
     CompatibleGroup,
     aspects_of,
-    count_files,
     equal_once_decoded,
     group_compatible,
     mismatch_error,
@@ -250,7 +249,8 @@ def _check_occupied(
             got=", ".join(f"{axis.name} {axis.length}" for axis in axes),
             hint="Use fewer axes.",
         )
-    count = count_files(index[mask], lengths)
+    count = np.zeros(lengths, np.int64)
+    np.add.at(count, tuple(index[mask].T), 1 if lengths else mask.sum())
     if (count > 1).any():
         place = tuple(np.argwhere(count > 1)[0])
         at = np.flatnonzero((index[mask] == place).all(axis=1))

@@ -20,11 +20,11 @@ from ..errors import (
     MissingSource,
     SelectionError,
     SourceError,
-    requires_extra,
     unreadable,
     warn,
 )
 from ..formats.load import fetch_text
+from ..formats.parquet import import_pyarrow, read_table
 from ..io.allow import AllowList
 from ..io.clients import find_file_system, typed_errors
 from ..io.urls import from_document_url, has_scheme, spelling_hint
@@ -225,13 +225,10 @@ def _read_csv(name: str, assets: Any, storage_options: Any) -> FileList:
 
 
 def _read_parquet(name: str, assets: Any, storage_options: Any) -> FileList:
-    with requires_extra("parquet", "a Parquet table needs pyarrow", name):
-        import pyarrow
-        import pyarrow.parquet
-    reader = pyarrow.BufferReader(fetch_text(name, storage_options, "cannot be read"))
+    import_pyarrow(what="a Parquet table needs pyarrow", url=name)
+    data = fetch_text(name, storage_options, "cannot be read")
     with typed_errors(name):  # ArrowInvalid is a ValueError
-        # Arrow's threads sometimes abort an interpreter that exits right afterwards (pyarrow 26)
-        table = pyarrow.parquet.ParquetFile(reader, pre_buffer=False).read(use_threads=False)
+        table = read_table(data)
     return _from_table(table.to_pydict(), _folder(name))
 
 

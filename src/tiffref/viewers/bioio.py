@@ -22,8 +22,6 @@ from bioio_base.types import PhysicalPixelSizes
 from ..errors import TiffrefError
 from . import Image, open_images, spacing
 
-__all__ = ["Reader", "ReaderMetadata"]
-
 _EXTENSIONS = (
     *(".tif", ".tiff", ".btf", ".tf8", ".svs", ".ndpi", ".scn", ".qptiff", ".bif"),
     *(".lsm", ".stk", ".json", ".parq"),

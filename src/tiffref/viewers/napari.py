@@ -19,8 +19,6 @@ from . import Image, open_images, spacing
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["LayerData", "get_reader", "read_layers"]
-
 LayerData = tuple[Any, dict[str, Any], str]
 """(pixels or list of levels, arguments of the layer, "image" or "labels")."""
 
