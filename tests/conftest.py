@@ -22,10 +22,12 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="tiffref-tests-")
 http.RETRY = http.Retry(first_s=0.01)  # tests need not wait for faults to go away
 
-# the same examples in each run, however busy the machine; --hypothesis-profile=default tries others
-hypothesis.settings.register_profile(
-    "same", deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck)
-)
+# the same examples in each run, however busy the machine; --hypothesis-profile=other tries others
+for name in ("same", "other"):
+    hypothesis.settings.register_profile(
+        name, deadline=None, derandomize=name == "same",
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )  # fmt: skip
 hypothesis.settings.load_profile("same")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
