@@ -709,3 +709,69 @@ def test_pages_of_several_images_have_the_metadata_that_these_share(tmp_path):
     tiffref.scan(tmp_path / "a.ome.tif", key=2).write_fsspec(tmp_path / "refs.json")
     report = tiffref.validate(tmp_path / "refs.json", pixels="all")
     assert [finding.code for finding in report.findings] == ["not-compared"]
+
+
+def write_planes(path, planes, size, body, root="", byteorder="<"):
+    """Write planes with OME-XML of one image; `body` is what its Pixels element holds."""
+    text = (
+        f'<OME{root}><Image ID="Image:0" Name="one"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" '
+        f'SizeX="20" SizeY="16" SizeT="1" {size}>{body}</Pixels></Image></OME>'
+    )
+    photometric = "rgb" if planes.shape[-1] == 3 else "minisblack"
+    with tifffile.TiffWriter(path, byteorder=byteorder) as tif:
+        for n, plane in enumerate(planes):
+            first = text if n == 0 else None
+            tif.write(plane, description=first, metadata=None, contiguous=False,
+                      photometric=photometric)  # fmt: skip
+    return path
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("root", ["", ' UUID="urn:uuid:2"'])
+@pytest.mark.parametrize("name", [' FileName="old.ome.tif"', ""])
+def test_a_single_file_that_was_renamed_keeps_its_axes(tmp_path, root, name, byteorder):
+    data = "".join(
+        f'<TiffData IFD="{5 - n}" FirstC="{n // 3}" FirstZ="{n % 3}" PlaneCount="1">'
+        f"<UUID{name}>urn:uuid:1</UUID></TiffData>"
+        for n in range(6)
+    )
+    planes = pixels(6, 16, 20)
+    size = 'SizeC="2" SizeZ="3"'
+    path = write_planes(tmp_path / "new.ome.tif", planes, size, data, root, byteorder)
+    with pytest.warns(MetadataWarning, match="only file of the set, .*does not exist"):
+        references = tiffref.scan(path)
+    assert references.group["image"].dims == ("c", "z", "y", "x")
+    expected = planes[::-1].reshape(2, 3, 16, 20)
+    np.testing.assert_array_equal(ZarrTiffStore(references)[...], expected)
+    with pytest.raises(MalformedTiff, match="does not exist"):
+        tiffref.scan(path, strict=True)
+
+
+def test_uuids_match_whatever_their_case(tmp_path):
+    data = '<TiffData IFD="0" PlaneCount="6"><UUID FileName="old.tif">urn:uuid:AB</UUID></TiffData>'
+    size = 'SizeC="2" SizeZ="3"'
+    path = write_planes(
+        tmp_path / "a.ome.tif", pixels(6, 16, 20), size, data, ' UUID="urn:uuid:ab"'
+    )
+    assert tiffref.scan(path, strict=True).group["image"].shape == (2, 3, 16, 20)
+
+
+@pytest.mark.parametrize("channels", ["", "<Channel/>", "<Channel/><Channel/><Channel/>"])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_samples_of_pages_that_the_xml_counts_as_channels(tmp_path, channels, byteorder):
+    planes, size = pixels(4, 16, 20, 3, dtype="u1"), 'SizeC="3" SizeZ="4"'
+    body = f"{channels}<TiffData/>"
+    path = write_planes(tmp_path / "a.ome.tif", planes, size, body, byteorder=byteorder)
+    with pytest.warns(MetadataWarning, match="one sample are stored in pages of 3 samples"):
+        references = tiffref.scan(path)
+    assert references.group["image"].dims == ("z", "y", "x", "s")
+    np.testing.assert_array_equal(ZarrTiffStore(references)[...], planes)
+    with pytest.raises(MalformedTiff, match="3 samples"):
+        tiffref.scan(path, strict=True)
+
+
+def test_a_page_of_samples_for_each_channel_is_not_left_out(tmp_path):
+    planes = pixels(3, 16, 20, 3, dtype="u1")
+    path = write_planes(tmp_path / "a.ome.tif", planes, 'SizeC="3" SizeZ="1"', "<TiffData/>")
+    with pytest.warns(MetadataWarning, match="does not match the pages"):
+        np.testing.assert_array_equal(ZarrTiffStore(path)[...], planes)

@@ -11,6 +11,7 @@ Reference: OME-TIFF specification 6 (TiffData, multi-file filesets, sub-resoluti
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import re
@@ -31,6 +32,7 @@ from ..io.remote import open_source
 from ..io.source import ByteSource, LocalSource
 from ..metadata.calibration import metadata_file
 from ..metadata.report import XmlError, local_name, parse_xml
+from ..model.tiff_facts import IfdFacts
 from .ifd import TiffReader
 from .pages import Level, Pages, Series, squeeze
 from .series import ImageFile, Listing, plain_series
@@ -246,10 +248,10 @@ class _OmeSet:
     def __init__(self, file: OmeFile, root: Element, companion: str = "") -> None:
         self.file, self.root, self.companion = file, root, companion
         self.pages: list[Pages] = [] if companion else [Pages(file.reader)]
-        self._id = (root.get("UUID") or "").strip()
+        self._id = (root.get("UUID") or "").strip().lower()
         is_main = bool(self._id) and not companion
         self._numbers: dict[str, int | None] = {self._id: 0} if is_main else {}
-        self._other_ids: list[str] = []
+        self._defects: list[str] = []
         texts = (element.text or "" for element in root.iterfind(".//{*}TiffData/{*}UUID"))
         self._ids = {text.strip().lower() for text in texts} - {""}
         self._url = companion or file.reader.url
@@ -273,7 +275,7 @@ class _OmeSet:
                 listing.series.append(Series("ome", levels, name, n))
         if listing.series:
             self._check_pages(listing)
-        listing.defects += self._other_ids
+        listing.defects += self._defects
         return listing
 
     def _check_pages(self, listing: Listing) -> None:
@@ -311,7 +313,7 @@ class _OmeSet:
             raise MalformedTiff(what, url=self.companion, expected=expected)
         if uuid is None:
             return 0
-        name, own_id = uuid.get("FileName", ""), (uuid.text or "").strip()
+        name, own_id = uuid.get("FileName", ""), (uuid.text or "").strip().lower()
         if not self.companion and not self._id and name.lower() == Path(self._url).name.lower():
             self._id = own_id
             self._numbers[own_id] = 0
@@ -319,7 +321,19 @@ class _OmeSet:
         key = key or f"file {name}"
         if key not in self._numbers:
             self._numbers[key] = self._open(name, own_id)
+            if self._numbers[key] is None and self._has_one_file:
+                self._numbers[key] = 0  # a single file that was renamed
+                self._defects.append(
+                    f"the only file of the set, '{name or own_id}', does not exist"
+                )
         return self._numbers[key]
+
+    @functools.cached_property
+    def _has_one_file(self) -> bool:
+        """Whether all TiffData elements name the same file, and this is no companion file."""
+        ids = (element.find("{*}UUID") for element in self.root.iterfind(".//{*}TiffData"))
+        names = {None if uuid is None else uuid.get("FileName", "") for uuid in ids}
+        return len(names) == 1 and None not in names and not self.companion
 
     def _open(self, name: str, own_id: str) -> int | None:
         path = str(self._folder / name)
@@ -329,11 +343,11 @@ class _OmeSet:
         if reader is None:
             return None
         uuid = _root_id(reader) if self._is_local and own_id else ""
-        is_same = uuid == own_id.lower()
+        is_same = uuid == own_id
         if self._is_local and not self._is_below(path) and not (uuid and is_same):
             return None
         if not is_same and uuid in self._ids:
-            self._other_ids.append(f"'{name}' has the UUID of another file, {uuid!r:.60}")
+            self._defects.append(f"'{name}' has the UUID of another file, {uuid!r:.60}")
         self.pages.append(Pages(reader))
         return len(self.pages) - 1
 
@@ -403,6 +417,9 @@ class _Image:
         elif self.samples > 1:
             shape, axes = [*shape, self.samples], f"{axes}S"
         squeezed, squeezed_axes = squeeze(shape, axes)
+        if self.samples == 1 and self._has_samples(pages.facts(first), int((row >= 0).sum())):
+            defects.append(f"channels of one sample are stored in pages of {self.samples} samples")
+            return self.level(defects)
         if size != squeezed[len(squeezed) - len(size) :]:
             defects.append(f"an image of shape {squeezed} is stored in pages of shape {size}")
             return None
@@ -417,6 +434,17 @@ class _Image:
                 defects.append(f"all {n_planes} pages of image '{name}' are missing")
                 return None
         return self._level_of_files(row, file, squeezed, squeezed_axes)
+
+    def _has_samples(self, ifd: IfdFacts, n_pages: int) -> bool:
+        """Return whether channels are the samples of pages, against the OME-XML; adopt these."""
+        at, n_samples = self.axes.index("C"), ifd.shape[0] * ifd.shape[4]
+        is_possible = n_samples > 1 and n_pages * n_samples <= self.n_planes
+        if not is_possible or self.shape[at] % n_samples:
+            return False
+        self.samples = n_samples
+        self.shape[at] //= n_samples
+        self.n_planes //= n_samples
+        return True
 
     def _check_type(self, dtype: str | None, defects: list[str]) -> None:
         """Add a defect if the Type in the OME-XML is not that of the pages, which is used."""
