@@ -62,6 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).parent.mkdir(exist_ok=True)
         tifffile.imwrite(folder / name, pixels, tile=(16, 16), metadata=None)
     (folder / "empty").mkdir()
+    (folder / "years/2024").mkdir(parents=True)
     (folder / "link.tif").symlink_to("gone.tif")
     for name, data in FILES.items():
         (folder / name).write_bytes(data)
@@ -98,6 +99,8 @@ $ info scenes  # 3
     as a catalog: tiffref catalog build scenes -o CATALOG
 $ info empty  # 3
   tiffref: error: empty: is a folder without TIFF files
+$ info years  # 3
+  tiffref: error: years: is a folder without TIFF files. With its subfolders: tiffref catalog build years -o CATALOG
 $ info scenes/*.tif  # 3
   tiffref: error: scenes/*.tif: no such file. To read many files as one array, use `tiffref stack` or `tiffref.scan_sequence`: tiffref stack 'scenes/*.tif' -o refs.json.
 $ info image.tif image.tif  # 2
@@ -192,7 +195,7 @@ $ stack 'no*.tif' -o a.json  # 3
 $ stack '/vsis3/bucket/*.tif' -o a.json  # 3
   tiffref: error: /vsis3/bucket/*.tif: no files. This is a GDAL path; the URL is s3://bucket/*.tif.
 $ stack scenes -o a.json  # 3
-  tiffref: error: scenes: is a folder, expected files. Use a glob: 'scenes/*.tif'.
+  tiffref: error: scenes: is a folder, expected files. Use a glob: 'scenes/*.tif', or 'scenes/**/*.tif' with its subfolders.
 $ stack scenes/*.tif --pattern sentinel2 -o a.json  # 2
   tiffref: error: unknown preset 'sentinel2', expected a pattern with {fields}, or one of axes, cellvoyager, incell, landsat, micromanager, modis, opera, sentinel-2. Did you mean sentinel-2?
 $ stack 'scenes/S_{time:%Y%m%d.tif' -o a.json  # 2

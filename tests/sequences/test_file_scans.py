@@ -178,6 +178,10 @@ def test_files_that_cannot_be_read(tmp_path):
     np.testing.assert_array_equal(read(references)[3], pixels(3))
     (tmp_path / "0.tif").unlink()
     (tmp_path / "3.tif").unlink()
+    (tmp_path / "1.tif").write_bytes(b"II*\0" + b"\xff" * 4)
+    with pytest.raises(TiffrefError, match=r"1\.tif: [^;]*, got offset 4294967295") as caught:
+        tiffref.scan_sequence(tmp_path / "{t}.tif")
+    assert "allow_holes" not in str(caught.value)  # would leave nothing
     with pytest.raises(TiffrefError, match="2 of 2 files"):
         tiffref.scan_sequence(tmp_path / "{t}.tif", allow_holes=True)
 

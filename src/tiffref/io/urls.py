@@ -471,7 +471,9 @@ def directory_error(name: str, wanted: str = "TIFF files") -> SourceError:
         return SourceError("is a Zarr store already", url=name, hint="Open it with zarr or xarray.")
     images = [file for file in names if file.lower().endswith(_EXTENSIONS)]
     if not images:
-        return SourceError(f"is a folder without {wanted}", url=name)
+        inner = any(Path(name, other).is_dir() for other in names) and wanted == "TIFF files"
+        hint = f"With its subfolders: tiffref catalog build {shown} -o CATALOG" if inner else None
+        return SourceError(f"is a folder without {wanted}", url=name, hint=hint)
     ending = Path(images[0]).suffix
     count = f"{len(images)} TIFF files, such as" if len(images) > 1 else "the TIFF file"
     return SourceError(

@@ -356,7 +356,8 @@ def _check_aligned(
         url=_source_url(arrays[n]),
         got=f"samples {int(origins[n, axis])} to {int(ends[n, axis])} of {int(whole[axis])}",
         expected=f"multiples of {int(steps[axis])}",
-        hint="Try chunkmode='tile', which may give smaller chunks, or resample the files.",
+        hint="Try chunkmode='tile', which may give smaller chunks, or write files whose size is a"
+        " multiple of their tiles.",
     )
 
 

@@ -184,7 +184,7 @@ def _list_name(
         return read(name, assets, storage_options)
     if os.path.isdir(name):  # noqa: PTH112 - false also for names that no file can have
         folder = name.rstrip("/")
-        hint = f"Use a glob: '{folder}/*.tif'."
+        hint = f"Use a glob: '{folder}/*.tif', or '{folder}/**/*.tif' with its subfolders."
         raise SourceError("is a folder", url=folder or name, expected="files", hint=hint)
     if not is_pattern(name):
         if "{" in name and not os.path.lexists(name):
