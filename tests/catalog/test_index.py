@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
+from geotags import extra_tags, geotags
 
 import tiffref.catalog as catalog
 from tiffref.catalog.index import footprint, geographic_bounds
@@ -201,3 +203,49 @@ def test_the_index_is_geoparquet(built: Path) -> None:
     box = table["bbox"][0].as_py()
     assert polygon.is_valid and polygon.exterior.is_ccw
     assert polygon.bounds == (box["xmin"], box["ymin"], box["xmax"], box["ymax"])
+
+
+POINTS = [(0, 0, 179.5, 10.0), (8, 0, -179.5, 10.0), (0, 8, 179.5, 9.0), (8, 8, -179.0, 8.5)]
+"""Column, row, longitude and latitude, across the antimeridian."""
+
+
+def tie(places: list[tuple[float, float]]) -> tuple[float, ...]:
+    return sum(((c, r, 0, x, y, 0) for (c, r, *_), (x, y) in zip(POINTS, places, strict=True)), ())
+
+
+RPCS = [-1.0, -1.0, 4.0, 4.0, 9.0, 180.0, 0.0, 4.0, 4.0, 1.0, 0.5, 100.0, *[1.0] * 80]
+
+
+@pytest.mark.parametrize(
+    ("tags", "bounds"),
+    [
+        (
+            geotags({1024: 2, 2048: 4326}, t33922=tie([(x, y) for *_, x, y in POINTS])),
+            (179.5, 8.5, -179.0, 10.0),
+        ),
+        (
+            geotags({1024: 1, 3072: 3857}, t33922=tie([(p[0] * 1e5, p[1] * -1e5) for p in POINTS])),
+            (0.0, -7.168, 7.187, 0.0),
+        ),
+        ({50844: tuple(RPCS)}, (179.5, 8.0, -179.5, 10.0)),
+        (geotags({1024: 2, 2048: 4326}, t33922=(0, 0, 0, 10, 45, 0)), None),
+    ],
+)  # fmt: skip
+def test_control_points_and_sensor_models_have_a_footprint(
+    tmp_path: Path, tags: dict, bounds: tuple | None
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8), "u1"), extratags=extra_tags(tags))
+    catalog.build(tmp_path / "a.tif", tmp_path / "c", stac=True)
+    opened = catalog.open(tmp_path / "c")
+    (row,) = opened.table.to_pylist()
+    assert row["transform"] is row["bounds"] is None
+    if bounds is None:  # a single point
+        assert row["bbox"] is None
+        return
+    assert tuple(row["bbox"].values()) == pytest.approx(bounds, abs=1e-3)
+    middle = bounds[2] - 0.2, 9.0 if bounds[1] > 0 else -3.0
+    assert len(opened.query(bounds=(*middle, *middle))) == 1
+    assert len(opened.query(bounds=(-100, 0, -90, 10))) == 0
+    item = json.loads((tmp_path / "c/stac/items/a.json").read_text())
+    assert tuple(item["bbox"]) == pytest.approx(bounds, abs=1e-3)
+    assert "proj:transform" not in item["properties"]

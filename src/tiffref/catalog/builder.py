@@ -131,7 +131,7 @@ class Progress:
 
 
 _MAX_SHOWN_FAILURES = 5
-_INTERNAL_COLUMNS = frozenset({"document_size", "document_crc", "raster"})
+_INTERNAL_COLUMNS = frozenset({"document_size", "document_crc", "raster", "outline"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,6 +219,43 @@ def _to_polygons(points: NDArray[np.float64]) -> BaseGeometry:
     return shapely.orient_polygons(shape)
 
 
+def outline_of_points(crs: str | None, mapping: Mapping[str, Any]) -> list[list[float]] | None:
+    """Return the outline of an image that has control points or a sensor model, but no transform.
+
+    Parameters
+    ----------
+    crs
+        As in `footprint`.
+    mapping
+        Attributes of its grid mapping variable.
+
+    Returns
+    -------
+    The convex hull of the points in longitude and latitude; None if there are no points.
+    """
+    import shapely
+
+    transformation = _find_transformation(crs) if crs is not None else None
+    if transformation is None or not {"gcps", "rpcs"} & mapping.keys():
+        return None
+    if "gcps" in mapping:
+        features = json.loads(mapping["gcps"])["features"]
+        points = [feature["geometry"]["coordinates"][:2] for feature in features]
+    else:  # a model covers one unit of scale in each direction
+        rpcs = json.loads(mapping["rpcs"])
+        points = [
+            (rpcs["long_off"] + x * rpcs["long_scale"], rpcs["lat_off"] + y * rpcs["lat_scale"])
+            for x in (-1, 1)
+            for y in (-1, 1)
+        ]
+    longitude, latitude = transformation[0](*np.transpose(points))
+    if not (np.isfinite(longitude).all() and np.isfinite(latitude).all()):
+        return None
+    places = np.column_stack([np.unwrap(longitude, period=360.0), latitude])
+    hull = shapely.MultiPoint(places).convex_hull
+    return shapely.get_coordinates(hull).tolist() if hull.geom_type == "Polygon" else None
+
+
 def geographic_bounds(shape: BaseGeometry) -> list[float]:
     """Return west, south, east, north; west is greater than east across the antimeridian."""
     west, south, east, north = shape.bounds
@@ -373,6 +410,8 @@ def add_location(row: Mapping[str, Any]) -> dict[str, Any]:
     located["time"] = _row_time(row)
     if row.get("transform") and row.get("raster"):
         located.update(_locate(row.get("crs"), tuple(row["transform"]), tuple(row["raster"])))
+    elif row.get("outline"):
+        located.update(_footprint_columns(_to_polygons(np.array(row["outline"]))))
     return located
 
 
@@ -386,11 +425,12 @@ def _locate(
         "bounds": [*outline.min(axis=0).tolist(), *outline.max(axis=0).tolist()]
     }
     shape = footprint(crs, transform, raster)
-    if shape is not None:
-        location["footprint"] = shape
-        location["geometry"] = shape.wkb
-        location["bbox"] = dict(zip(_SIDES, geographic_bounds(shape), strict=True))
-    return location
+    return location | (_footprint_columns(shape) if shape is not None else {})
+
+
+def _footprint_columns(shape: BaseGeometry) -> dict[str, Any]:
+    bbox = dict(zip(_SIDES, geographic_bounds(shape), strict=True))
+    return {"footprint": shape, "geometry": shape.wkb, "bbox": bbox}
 
 
 def _row_time(row: Mapping[str, Any]) -> datetime.datetime | None:

@@ -44,7 +44,7 @@ from ..io.urls import public_url, to_document_url, to_full_url, warn_about_signa
 from ..metadata.cf import parse_date, read_time_coordinate
 from ..metadata.gdal import with_bands
 from ..metadata.report import Report
-from ..model.array import Array
+from ..model.array import Array, Group
 from ..model.codec import SegmentCodec
 from ..model.manifest import MISSING, Source
 from ..references import References, write_document
@@ -52,6 +52,7 @@ from ..sequences.inputs import FileList
 from ..sequences.stack import scan_sequence
 from ..tiff.scan import scan
 from .executors import JobQueue, Pool
+from .index import outline_of_points
 from .storage import Folder, Journal, checksum
 
 FORMATS: Mapping[str, str] = {"json": ".json", "parquet": ".parq"}
@@ -187,7 +188,6 @@ def file_facts(references: References) -> dict[str, Any]:
     """Return the columns that describe the image of a file."""
     array = references.group[references.main_path]
     assert isinstance(array, Array)
-    attributes = references.group.attributes
     levels = [level for series in references.series[:1] for level in series["levels"]]
     refused = [
         level["refused"] for series in references.series for level in series["levels"]
@@ -203,13 +203,22 @@ def file_facts(references: References) -> dict[str, Any]:
         "n_levels": len(levels),
         "n_series": len(references.series),
         "nodata": _number(array.fill_value),
-        "crs": attributes.get("proj:code") or attributes.get("proj:wkt2"),
-        "transform": attributes.get("spatial:transform"),
-        "raster": attributes.get("spatial:shape"),
+        **_place(references.group, array),
         "time": _time(references),
         "refused": refused,
         **_chunk_facts(references),
     }
+
+
+def _place(group: Group, array: Array) -> dict[str, Any]:
+    crs = group.attributes.get("proj:code") or group.attributes.get("proj:wkt2")
+    transform = group.attributes.get("spatial:transform")
+    columns = {"crs": crs, "transform": transform, "raster": group.attributes.get("spatial:shape")}
+    mapping = group.children.get(str(array.attributes.get("grid_mapping")))
+    if transform is None and mapping is not None:
+        outline = outline_of_points(crs, mapping.attributes)
+        columns |= {} if outline is None else {"outline": outline}
+    return columns
 
 
 def _name_codec(array: Array) -> str:
