@@ -121,6 +121,8 @@ $ info www.host.com/a.tif  # 3
   tiffref: error: www.host.com/a.tif: no such file. URLs need a scheme: https://www.host.com/a.tif.
 $ info 'C:\\data\\a.tif'  # 3
   tiffref: error: C:\\data\\a.tif: no such file. This is a Windows path; pass the path on this machine.
+$ info -  # 3
+  tiffref: error: -: no such file. Standard input cannot be read: pass the path or URL of a file.
 $ info s4://bucket/a.tif  # 3
   tiffref: error: s4://bucket/a.tif: no file system is known for s4://. Did you mean s3://?
 $ info http://127.0.0.1:1/a.tif --storage-option nonsense=1  # 3

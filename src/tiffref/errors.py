@@ -515,7 +515,7 @@ _STAGES = {
 
 Reporter = Callable[[Finding], None]
 
-_TOLERATED = frozenset({"top-level"})
+_TOLERATED = frozenset({"top-level", "scalar-key"})
 """Codes of errors that do not change the meaning of the references."""
 
 

@@ -13,6 +13,8 @@ from tiffref.cli.console import name_options
     [
         ("scan a.tif -o a.json --sries 1", "scan", "unknown option --sries; did you mean --series"),
         ("scan a.tif -o a.json --lvl=1", "scan", "unknown option --lvl; did you mean --level?"),
+        ("scan a.tif --outptu a.json", "scan", "unknown option --outptu; did you mean --output?"),
+        ("scan a.tif --quite", "scan", "unknown option --quite; did you mean --quiet?"),
         ("scan a.tif -o a.json -w", "scan", "unknown option -w\n"),
         ("convert a.json b.json c.json", "convert", "unexpected argument: c.json"),
         ("catalog query images --wher=a=b --xyz", "catalog query", "unknown option --xyz\n"),

@@ -72,6 +72,8 @@ BAD: dict[str, tuple[Any, str, str | None]] = {
     "empty key": ({"": RANGE}, "key", ""),
     "leading slash": ({"/a/0": RANGE}, "key", "/a/0"),
     "trailing slash": ({"a/": RANGE}, "key", "a/"),
+    "trailing slash of an array": ({"a/.zarray": '{"shape": [1]}', "a/": RANGE}, "key", "a/"),
+    "scalar without a number": ({"a/.zarray": '{"shape": []}', "a/": RANGE}, "scalar-key", "a/"),
     "two slashes": ({"a//0": RANGE}, "key", "a//0"),
     "dot": ({"a/./0": RANGE}, "key", "a/./0"),
     "only a dot": ({".": RANGE}, "key", "."),

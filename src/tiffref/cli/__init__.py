@@ -52,7 +52,7 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Build the parser of all commands."""
     parser = Parser(
         prog="tiffref",
@@ -129,18 +129,17 @@ def _completion(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _list_options(parser: argparse.ArgumentParser) -> dict[str, list[str]]:
+def _list_options(parser: Parser) -> dict[str, list[str]]:
     """Return the options of each command, including those of its actions."""
     words = {}
     for name, command in _subparsers(parser).items():
         parts = [command, *_subparsers(command).values()]
-        options = {o for part in parts for action in part._actions for o in action.option_strings}
-        words[name] = sorted(option for option in options if option.startswith("--"))
+        words[name] = sorted({option for part in parts for option in part.options()})
         words[name] += sorted(_subparsers(command))
     return words
 
 
-def _subparsers(parser: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
+def _subparsers(parser: Parser) -> Mapping[str, Parser]:
     groups = [group for group in parser._actions if isinstance(group, argparse._SubParsersAction)]
     return groups[0].choices if groups else {}
 

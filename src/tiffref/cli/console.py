@@ -356,7 +356,8 @@ class Parser(argparse.ArgumentParser):
 
     def options(self) -> list[str]:
         """Return the long options, such as `--level`."""
-        return sorted(set(_OPTION.findall(self.format_usage())))
+        names = {name for action in self._actions for name in action.option_strings}
+        return sorted(filter(_OPTION.fullmatch, names))
 
     def _describe_unknown(self, argument: str) -> str:
         if not argument.startswith("-"):

@@ -18,7 +18,7 @@ import math
 import os
 import re
 import reprlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -86,8 +86,11 @@ def parse_structure(document: Any, report: Reporter) -> RefColumns:
     if not all(map(str.__instancecheck__, refs)):  # not from JSON
         refs = {str(key): value for key, value in refs.items()}
     chunks = dict(refs)
-    for key in _check_keys(refs, report):
+    bad, scalars = _check_keys(refs, report)
+    for key in bad + scalars:
         del chunks[key]
+    for key in scalars:
+        chunks.setdefault(f"{key}0", refs[key])
     metadata = {}
     for key in [key for key in chunks if key.endswith(METADATA_NAMES)]:
         name = key.rpartition("/")[2]
@@ -168,16 +171,36 @@ def expand_url(url: str, templates: Mapping[str, str], report: Reporter) -> str:
 # ---- keys
 
 
-def _check_keys(keys: Collection[str], report: Reporter) -> list[str]:
-    """Return invalid keys; keys are only checked one by one if there may be an invalid one."""
-    if not _is_bad("/".join(keys)):
-        return []
-    bad = [key for key in keys if _is_bad(key)]
-    if bad:
-        _report(
-            report, "key", "not a valid key", bad[0], bad[0], "names joined by '/'", len(bad) - 1
-        )
-    return bad
+def _check_keys(refs: Mapping[str, Any], report: Reporter) -> tuple[list[str], list[str]]:
+    """Return invalid keys, and those of scalar arrays that lack the number of the chunk.
+
+    VirtualiZarr 2.8 writes the latter: "spatial_ref/" instead of "spatial_ref/0". Keys are only
+    checked one by one if there may be an invalid one.
+    """
+    if not _is_bad("/".join(refs)):
+        return [], []
+    bad: list[str] = []
+    scalars: list[str] = []
+    for key in filter(_is_bad, refs):
+        is_scalar = not _is_bad(f"{key}0") and _is_scalar(refs.get(f"{key}.zarray"))
+        (scalars if is_scalar else bad).append(key)
+    for code, keys, expected in (
+        ("key", bad, "names joined by '/'"),
+        ("scalar-key", scalars, "a number after '/': other readers do not find this chunk"),
+    ):
+        if keys:
+            _report(report, code, "not a valid key", keys[0], keys[0], expected, len(keys) - 1)
+    return bad, scalars
+
+
+def _is_scalar(metadata: Any) -> bool:
+    """Return whether this is the `.zarray` of an array without dimensions."""
+    try:
+        if isinstance(metadata, str):
+            metadata = parse_json(_decode_text(metadata) or b"", "")
+    except InvalidReferences:
+        return False
+    return isinstance(metadata, Mapping) and metadata.get("shape") == []
 
 
 def _is_bad(key: str) -> bool:

@@ -419,6 +419,8 @@ def spelling_hint(name: str) -> str | None:
     >>> spelling_hint("/vsis3/bucket/*.tif")
     'This is a GDAL path; the URL is s3://bucket/*.tif.'
     """
+    if name == "-":
+        return "Standard input cannot be read: pass the path or URL of a file."
     vsi = _VSI.fullmatch(name)
     if vsi:
         return f"This is a GDAL path; the URL is {_vsi_to_url(vsi['kind'], vsi['rest'])}."
