@@ -44,15 +44,18 @@ _EXTRAS = {
 """Extra -> its packages, named because tiffref itself may not be on the package index."""
 
 _UNKNOWN_OPTION = re.compile(r"unexpected keyword argument '(\w+)'")
-_USER = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
+_USER = re.compile(
+    r"(?<=://)[^/@\s]*:[^/@\s]*@|(?:(?<=http://)|(?<=https://))[^/@\s?#]+@", re.IGNORECASE
+)
 SECRET_PARAMETER = (
-    r"x-(?:amz|goog|oss|cos|ms)-(?:signature|credential|security-token)|sig|signature|hdnea|hdnts"
-    r"|hmac|jwt|awsaccesskeyid|googleaccessid|ossaccesskeyid|sign|q-ak|q-signature|ticket|pwd"
-    r"|[^?&=\s]*(?:token|secret|password|passwd|(?:api|auth|subscription)-?_?key|auth"
-    r"|authorization|credentials?|session-?_?id)"
+    r"sig|temp_url_sig|sign|hdnea|hdnt[sl]|hmac|jwt|googleaccessid|q-ak|ticket|pwd|connectid"
+    r"|bsession|phpsessid"
+    r"|[^?&=\s]*(?:token|secret|password|passwd|passphrase|signature|accesskeyid|authz?"
+    r"|authorization|credentials?|session-?_?(?:id|key)"
+    r"|(?:access|account|api|app|auth|private|secret|subscription)-?_?key)"
 )
 """Query parameters that give access: S3, Google, Azure (SAS), CloudFront, Akamai, Backblaze,
-Tencent, and tokens."""
+Tencent, Volcengine, OpenStack Swift, dCache, OMERO.web, Maxar, and tokens."""
 _SECRET = re.compile(rf"([?&](?:{SECRET_PARAMETER})=)(?:[^&\s,;:)'\"#]|:(?!\s))+", re.IGNORECASE)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import io
 import os
 import threading
 import warnings
@@ -16,10 +17,13 @@ from typing import Any
 import fsspec.asyn
 import numpy as np
 import pytest
+import tifffile
 from fsspec.implementations.memory import MemoryFileSystem
 
+import tiffref
 from tiffref.errors import SourceError
 from tiffref.io import clients
+from tiffref.zarr import ZarrTiffStore
 
 
 class SlowFiles(MemoryFileSystem):
@@ -114,3 +118,25 @@ def test_a_forked_child_has_locks_of_its_own() -> None:
             clients._locks_lock.release()
             os._exit(0 if is_free and clients.shared_lock(fs).acquire(blocking=False) else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_options_for_asynchronous_clients_are_accepted(s3_options: dict[str, Any]) -> None:
+    """kerchunk adds `asynchronous` to the options that it is given."""
+    import s3fs
+
+    options = {**s3_options, "asynchronous": True}
+    fs = s3fs.S3FileSystem(**s3_options)
+    fs.call_s3("create_bucket", Bucket="asynchronous")
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.arange(12, dtype="u1").reshape(3, 4))
+    fs.pipe("asynchronous/in/a.tif", file.getvalue())
+    references = tiffref.scan("s3://asynchronous/in/a.tif", storage_options=options)
+    for name in ("r.json", "r.parq"):
+        url = f"s3://asynchronous/{name}"
+        references.write_fsspec(url, storage_options=options)
+        assert ZarrTiffStore(url, storage_options=options)[2, 3] == 11
+    both = {"storage_options": options, "output_options": options}
+    tiffref.catalog.build("s3://asynchronous/in", "s3://asynchronous/c", **both)
+    catalog = tiffref.catalog.open("s3://asynchronous/c", storage_options=options)
+    assert len(catalog) == 1
+    assert options["asynchronous"]

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from ..formats import parquet
 from ..formats.load import read_file
 from ..io.allow import is_own_seal, make_seal
-from ..io.clients import client_errors
+from ..io.clients import client_errors, url_to_fs
 from ..metadata.cf import parse_date
 from .storage import STATE
 
@@ -456,9 +456,7 @@ def read_catalog_file(
     folder: str, name: str, storage_options: Mapping[str, Any] | None = None
 ) -> bytes:
     """Read a file in the folder of a catalog; the file system raises errors of its own."""
-    import fsspec
-
-    fs, root = fsspec.url_to_fs(folder or ".", **(storage_options or {}))
+    fs, root = url_to_fs(folder or ".", storage_options)
     return read_file(fs, f"{root}/{name}")
 
 

@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import CatalogError, SourceError, TiffrefError, unreadable
-from ..io.clients import client_errors
+from ..io.clients import client_errors, url_to_fs
 
 STATE = ".tiffref"
 _JOURNAL = f"{STATE}/journal"
@@ -350,10 +350,8 @@ class RemoteFolder:
     @contextlib.contextmanager
     def _at(self, name: str = "") -> Iterator[tuple[Any, str]]:
         """Return the file system, which fsspec caches, and a path; convert errors of the block."""
-        import fsspec
-
         try:
-            fs, root = fsspec.url_to_fs(self.address, **self.options)
+            fs, root = url_to_fs(self.address, self.options)
         except client_errors() as error:
             raise unreadable(self.address, error, "cannot be opened") from error
         with output_errors(f"{self.address}/{name}".rstrip("/"), client_errors()):

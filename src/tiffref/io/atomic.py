@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import SourceError
-from .clients import typed_errors
+from .clients import typed_errors, url_to_fs
 from .urls import check_address, local_path
 
 _WHAT = "cannot write the references"
@@ -169,10 +169,8 @@ def _open_local_folder(target: str, marker: str) -> Iterator[Path]:
 def _open_remote_folder(
     url: str, marker: str, storage_options: Mapping[str, Any] | None
 ) -> Iterator[Path]:
-    import fsspec
-
     with _upload_errors(url):
-        fs, root = fsspec.url_to_fs(url, **(storage_options or {}))
+        fs, root = url_to_fs(url, storage_options)
     with tempfile.TemporaryDirectory(prefix="tiffref-") as folder:
         yield Path(folder)
         files = [file for file in Path(folder).rglob("*") if file.is_file()]
@@ -225,10 +223,8 @@ def _mode_of(path: str, get_stat: Callable[[str], os.stat_result]) -> int | None
 
 @contextlib.contextmanager
 def _open_remote(url: str, storage_options: Mapping[str, Any] | None) -> Iterator[BinaryIO]:
-    import fsspec
-
     with _upload_errors(url):
-        fs, path = fsspec.url_to_fs(url, **(storage_options or {}))
+        fs, path = url_to_fs(url, storage_options)
     with tempfile.TemporaryDirectory(prefix="tiffref-") as folder:
         local = Path(folder) / "references"
         with local.open("wb") as file:

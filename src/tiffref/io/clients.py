@@ -80,14 +80,26 @@ def find_file_system(url: str, storage_options: Any, what: str = "cannot be open
 
     with typed_errors(url, what):
         kind = fsspec.get_filesystem_class(fsspec.utils.get_protocol(url))
-        options = storage_options or {}
         if fsspec.utils.get_protocol(url) in _LAZY_PROTOCOLS or _is_serverless(kind):
-            return fsspec.url_to_fs(url, **options)
+            return url_to_fs(url, storage_options)
         # other file systems may connect when they are created
         protocols = {link.partition("://")[0] for link in url.split("::")}
         is_whole = not _WHOLE_FILE_PROTOCOLS.isdisjoint(protocols)
         limit_s = time_limit_s(UNKNOWN_SIZE_BYTES if is_whole else 0)
-        return _call_in_thread(url, limit_s, lambda: fsspec.url_to_fs(url, **options))
+        return _call_in_thread(url, limit_s, lambda: url_to_fs(url, storage_options))
+
+
+def url_to_fs(url: str, storage_options: Any) -> Any:
+    """Return the fsspec file system of a URL, and the path in it; errors are those of fsspec.
+
+    The option `asynchronous` is ignored: zarr needs it in `storage_options`, and kerchunk adds it
+    to those it is given, but such a file system raises "Loop is not running" here.
+    """
+    import fsspec
+
+    options = {**(storage_options or {})}
+    options.pop("asynchronous", None)
+    return fsspec.url_to_fs(url, **options)
 
 
 _TIMEOUT_VARIABLE = "TIFFREF_TIMEOUT"

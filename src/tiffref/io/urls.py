@@ -33,7 +33,8 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 """At least two characters: "C:" is a drive."""
 _SECRET_PARAMETER = re.compile(SECRET_PARAMETER, re.IGNORECASE)
 _SIGNED_PARAMETER = re.compile(
-    r"(?:x-(?:amz|goog|oss|cos|ms)|q)-.*|key-pair-id|policy|expires|s[vtepr]|sip|spr|ss|srt|sk\w+",
+    r"(?:x-(?:amz|goog|oss|cos|ms|tos|obs)|q)-.*|temp_url_\w+|key-pair-id|policy|expires|s[vtepr]"
+    r"|sip|spr|ss|srt|sk\w+",
     re.IGNORECASE,
 )
 """Query parameters that are part of a signature, and useless without it."""
