@@ -508,8 +508,8 @@ class Finding:
 
 
 _STAGES = {
-    "structure": ("document", "version", "top-level", "template", "member", "gen", "key", "base64",
-                  "value"),
+    "structure": ("document", "version", "top-level", "template", "member", "gen", "key",
+                  "scalar-key", "base64", "value"),
     "chunks": ("stray", "length"),
     "sources": ("not-allowed", "unreachable", "stale", "range"),
     "pixels": ("undecodable", "pixels", "not-compared"),
