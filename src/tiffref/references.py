@@ -44,6 +44,7 @@ from .io.urls import (
     warn_about_chains,
     warn_about_signatures,
 )
+from .metadata.layout import split_positions
 from .metadata.ngff import from_ngff, order_axes, to_ngff, without_pending
 from .model.array import Array, Group
 from .model.manifest import OBJECT_SCHEME, Source
@@ -112,8 +113,11 @@ class References:
         UnsupportedTiff
             If the chunks of an image cannot be transposed.
         """
-        group = order_axes(self.group, self.series, axes)
-        return replace(self, group=group, axes=axes or self.axes)
+        group, series = self.group, self.series
+        if axes == "ngff":
+            group, series = split_positions(group, series)
+        group = order_axes(group, series, axes)
+        return replace(self, group=group, series=series, axes=axes or self.axes)
 
     def laid_out(self, zarr_format: int) -> References:
         """Return the references with the metadata and groups of a Zarr format.
@@ -125,7 +129,7 @@ class References:
             is_ome = any("ome" in group.attributes for group in self.group.groups())
             return replace(self, group=from_ngff(self.group)) if is_ome else self
         group = without_pending(self.group) if self.axes == "as-stored" else self.group
-        group, series = to_ngff(group, self.series)
+        group, series = to_ngff(*split_positions(group, self.series))
         return replace(self, group=group, series=series)
 
     @property

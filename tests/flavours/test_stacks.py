@@ -17,6 +17,7 @@ from ifds import BIG, As, Ifd, image, write_tiff
 from ways import UM, assert_pixels, channel_names, kinds, pixels, scales_of, scan
 
 import tiffref
+import zarr
 from tiffref.errors import MetadataWarning, TruncationWarning
 from tiffref.zarr import ZarrTiffStore
 
@@ -556,6 +557,54 @@ def test_micromanager_positions_in_several_files(tmp_path):
     assert len(references.sources) == 2
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("n_sites", [0, 2, 3])
+def test_positions_are_images_in_ome_ngff(tmp_path, order, n_sites):
+    data = pixels(2, 3, 2, 20, 24)  # t, position, c
+    places = [(c, 0, t, p) for t in range(2) for p in range(3) for c in range(2)]
+    planes = {(c, z, t, p): data[t, p, c] for c, z, t, p in places}
+    sites = [{"Label": f"Site {n}"} for n in range(n_sites)]
+    more = {"Slices": 1, "Positions": 3, "StagePositions": sites}
+    path, document = tmp_path / "run_MMStack.ome.tif", tmp_path / "refs.json"
+    write_mmstack(path, planes, SUMMARY | more, order=order)
+    references = tiffref.scan(path)
+    assert references.group["image"].dims == ("t", "r", "c", "y", "x")
+    assert_pixels(references, {"image": data})
+    names = [f"run Site {n}" if n_sites == 3 else f"run {n}" for n in range(3)]
+    references.write_fsspec(document, zarr_format=3)
+    group = zarr.open_group(f"reference::{document}", mode="r")
+    assert group["OME"].attrs["ome"]["series"] == ["0", "1", "2"]
+    for n, name in enumerate(names):
+        ome = group[str(n)].attrs["ome"]
+        assert ome["multiscales"][0]["name"] == name
+        assert [axis["name"] for axis in ome["multiscales"][0]["axes"]] == ["t", "c", "y", "x"]
+        assert [one["label"] for one in ome["omero"]["channels"]] == ["DAPI", "FITC"]
+        np.testing.assert_array_equal(group[f"{n}/image"][...], data[:, n])
+    ordered = tiffref.scan(path, axes="ngff")
+    ordered.write_fsspec(tmp_path / "v2.json")
+    for source in (ordered, tmp_path / "v2.json", document):
+        for n in range(3):
+            store = ZarrTiffStore(source, series=n)
+            np.testing.assert_array_equal(store[...], data[:, n])
+    assert [series["name"] for series in tiffref.References.open(document).series] == names
+    kept = tiffref.scan(path, axes="as-stored").to_kerchunk(3)["refs"]
+    assert json.loads(kept["image/zarr.json"])["shape"] == [2, 3, 2, 20, 24]
+
+
+def test_planes_missing_at_a_position(tmp_path):
+    data = pixels(3, 2, 20, 24)  # position, c
+    planes = {(c, 0, 0, p): data[p, c] for p in range(3) for c in range(2) if (p, c) != (1, 0)}
+    path = tmp_path / "run_MMStack.ome.tif"
+    write_mmstack(path, planes, SUMMARY | {"Frames": 1, "Slices": 1, "Positions": 3})
+    with pytest.warns(TruncationWarning, match="1 of 6"):
+        references = tiffref.scan(path, axes="ngff")
+    data[1, 0] = 0
+    for n in range(3):
+        np.testing.assert_array_equal(ZarrTiffStore(references, series=n)[...], data[n])
+    counts = [series["levels"][0].get("missing_pages", 0) for series in references.series]
+    assert sum(counts) == 1
+
+
 def test_a_missing_file_of_a_micromanager_set_is_named(tmp_path):
     data = pixels(3, 2, 20, 24)  # position, channel
     summary = SUMMARY | {"Frames": 1, "Slices": 1, "Positions": 3}
@@ -613,6 +662,18 @@ def test_ndtiff_folder(tmp_path, is_whole):
     assert_pixels(references, {"image": data})
     assert channel_names(references) == names
     assert scales_of(references)["x"] == UM(0.5)
+
+
+def test_ndtiff_positions_have_their_labels(tmp_path):
+    data, labels = pixels(2, 2, 20, 24), ["left", "right"]
+    planes = [
+        ({"position": labels[p], "channel": "ab"[c]}, data[p, c]) for p in (0, 1) for c in (0, 1)
+    ]
+    write_ndtiff(tmp_path, {"a_NDTiffStack.tif": planes}, {"Prefix": "run"})
+    references = tiffref.scan(tmp_path / "a_NDTiffStack.tif", axes="ngff")
+    assert [series["name"] for series in references.series] == ["run left", "run right"]
+    for n in range(2):
+        np.testing.assert_array_equal(ZarrTiffStore(references, series=n)[...], data[n])
 
 
 def test_ndtiff_without_its_index(tmp_path):

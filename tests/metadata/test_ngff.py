@@ -17,6 +17,7 @@ import zarr
 from tiffref import References
 from tiffref.errors import SelectionError, UnsupportedTiff
 from tiffref.metadata.calibration import Calibration, Channel
+from tiffref.metadata.layout import split_positions
 from tiffref.metadata.ngff import (
     channel_names,
     level_factor,
@@ -26,7 +27,8 @@ from tiffref.metadata.ngff import (
     omero,
     physical_coordinates,
 )
-from tiffref.model.array import Array, Group
+from tiffref.model.array import Array, Group, plain_codec
+from tiffref.model.manifest import Manifest, Source
 from tiffref.zarr import ZarrTiffStore
 
 SIZES = Calibration({"Z": 2.0, "Y": 0.5, "X": 0.25, "T": 3.0}, {"Z": "micrometer", "T": "second"})
@@ -284,6 +286,29 @@ def test_several_images_are_listed_in_ome_xml(tmp_path):
     (image,) = ome_types.from_xml(store[OME_XML].decode()).images
     assert (image.id, OME_XML in store) == ("Image:1", True)
     assert OME_XML not in references.to_kerchunk(2)["refs"]
+
+
+GOOD = {"name": "a", "axes": [{"name": "c"}], "datasets": [{"path": "a"}], "positions": "r"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"name": 3}, {"axes": None}, {"axes": [{"name": "r"}]}, {"axes": [3]}, {"datasets": "a"},
+     {"datasets": [{"path": "b"}]}, {"positions": "c"}, {"positions": ["r"]}, {"positions": "q"}],
+    ids=str,
+)  # fmt: skip
+def test_invalid_positions_of_other_programs_are_ignored(change):
+    manifest = Manifest.from_columns((2, 1), (Source("/a.tif"),), [0, 3], [3, 3])
+    codec = plain_codec(3, "|u1")
+    array = Array((2, 3), (1, 3), np.dtype("u1"), ("r", "c"), (codec,), manifest)
+
+    def group(entry):
+        return Group({"a": array}, {"ngff": json.dumps({"multiscales": [entry]})})
+
+    assert [*split_positions(group(GOOD), ())[0].children] == ["a_r0", "a_r1"]
+    root = group({**GOOD, **change})
+    assert split_positions(root, ()) == (root, ())
+    assert References(root).to_kerchunk(3)["refs"]["a/zarr.json"]
 
 
 @pytest.mark.parametrize("value", ["<OME", ["https://example.org/a.xml"], ["a.xml", 0, 9]])

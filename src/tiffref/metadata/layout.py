@@ -11,12 +11,16 @@ Reference: TIFF 6.0, NewSubfileType (254): bit 0 is "reduced-resolution version"
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import SelectionError
+from ..model.array import Array, Group
+from ..model.combine import select_index
 from ..model.tiff_facts import FileFacts, LevelFacts, SeriesFacts
 from .geokeys import is_georeferenced
+from .ngff import PENDING, add_image, close_images, pending_images
 
 _LETTER_NAMES = {"B": "band"}
 
@@ -208,3 +212,103 @@ def _shared_with_image(level: _Unnamed, dims: tuple[str, ...], names: _Names) ->
     }
     sizes = zip(level.facts.axes, level.facts.shape, strict=True)
     return tuple(of_image.get(key, dim) for key, dim in zip(sizes, dims, strict=True))
+
+
+# ---- positions
+
+
+def split_positions(
+    group: Group, series: Sequence[Mapping[str, Any]]
+) -> tuple[Group, Sequence[Mapping[str, Any]]]:
+    """Make an image of each position, if OME-NGFF does not allow the axes of all together.
+
+    Parameters
+    ----------
+    group
+        The root.
+    series
+        Record of the series, as in `References`.
+
+    Returns
+    -------
+    group, series
+        The same objects if there are no such images. Positions whose planes share chunks stay
+        together.
+    """
+    pending = pending_images(group.attributes)
+    entries, channels = pending.get("multiscales", []), pending.get("omero")
+    arrays = dict(group.arrays()) if any("positions" in entry for entry in entries) else {}
+    found = [entry for entry in entries if _is_splittable(entry, arrays)]
+    if not found:
+        return group, series
+    others = [entry for entry in entries if entry not in found]
+    attributes = {**group.attributes, PENDING: {**pending, "multiscales": others}}
+    new_paths: dict[str, list[str]] = {}
+    names_of: dict[str, str] = {}
+    for entry in found:
+        first = entry["datasets"][0]["path"]
+        omero = channels.get(first) if isinstance(channels, Mapping) else None
+        for image, levels in _images_of_positions(entry, arrays):
+            dims = [axis["name"] for axis in image["axes"]]
+            add_image(attributes, image, omero, all(dims == [*a.dims] for a in levels.values()))
+            arrays |= levels
+            for dataset, path in zip(entry["datasets"], levels, strict=True):
+                new_paths.setdefault(dataset["path"], []).append(path)
+                names_of[path] = image["name"]
+    kept = {path: array for path, array in arrays.items() if path not in new_paths}
+    groups = {path: node.attributes for path, node in group.walk() if isinstance(node, Group)}
+    moved = [part for row in series for part in _rows_of_positions(row, new_paths, names_of)]
+    return Group.from_paths(kept, {**groups, "": close_images(attributes)}), moved
+
+
+def _is_splittable(entry: Any, arrays: Mapping[str, Array]) -> bool:
+    try:
+        dim, levels = entry["positions"], [arrays[d["path"]] for d in entry["datasets"]]
+        names = sorted([dim, *(axis["name"] for axis in entry["axes"])])
+        return isinstance(entry["name"], str) and all(
+            names == sorted(array.dims) and array.chunks[array.dims.index(dim)] == 1
+            for array in levels
+        )
+    except (KeyError, TypeError, ValueError):  # possible in foreign documents
+        return False
+
+
+def _images_of_positions(
+    entry: Mapping[str, Any], arrays: Mapping[str, Array]
+) -> Iterator[tuple[dict[str, Any], dict[str, Array]]]:
+    """Yield for each position its `multiscales` entry, and its levels by path."""
+    dim, datasets = entry["positions"], entry["datasets"]
+    first = arrays[datasets[0]["path"]]
+    names = first.attributes.get("position_names")
+    n_positions = first.sizes[dim]
+    if not isinstance(names, list) or len(names) != n_positions:
+        names = [*range(n_positions)]
+    for n, name in enumerate(names):
+        hidden = {"position_names"} if n == 0 else {"position_names", "tiff_tags"}  # of page 0
+        levels = {}
+        for dataset in datasets:
+            one = select_index(arrays[dataset["path"]], {dim: n})
+            kept = {key: value for key, value in one.attributes.items() if key not in hidden}
+            levels[f"{dataset['path']}_{dim}{n}"] = one.as_variable(one.dims, kept)
+        moved = [{**old, "path": path} for old, path in zip(datasets, levels, strict=True)]
+        image = {**entry, "name": f"{entry['name']} {name}", "datasets": moved}
+        yield {key: value for key, value in image.items() if key != "positions"}, levels
+
+
+def _rows_of_positions(
+    row: Mapping[str, Any], new_paths: Mapping[str, Sequence[str]], names: Mapping[str, str]
+) -> Iterator[Mapping[str, Any]]:
+    """Yield the record of a series, or one for each of its positions."""
+    levels = row["levels"]
+    n_positions = len(new_paths.get(levels[0].get("path", ""), ()))
+    if not n_positions:
+        yield row
+    for n in range(n_positions):
+        parts = [
+            # other members count what is missing in all positions
+            {**(level if n == 0 else {}), "path": new_paths[level["path"]][n]}
+            for level in levels
+            if level.get("path") in new_paths
+        ]
+        axes = row.get("axes", "").replace("R", "")
+        yield {**row, "name": names[parts[0]["path"]], "axes": axes, "levels": parts}

@@ -324,15 +324,21 @@ def _micromanager(record: Any, image: VendorImage) -> Calibration | None:
     names = summary.get("ChNames") or ()
     argb = [f"{n & 0xFFFFFF:06X}" if isinstance(n, int) else None for n in colors]
     channels = tuple(Channel(str(n), color) for n, color in zip_longest(names, argb[: len(names)]))
-    return calibrated(scales, channels=channels, name=str(summary.get("Prefix") or ""))
+    listed = summary.get("StagePositions") or summary.get("InitialPositionList") or ()
+    positions = [str(one.get("Label") or "") for one in listed if isinstance(one, Mapping)]
+    title = str(summary.get("Prefix") or "")
+    return calibrated(scales, channels=channels, name=title, position_names=positions or None)
 
 
 def _ndtiff(record: Any, image: VendorImage) -> Calibration | None:
     plain = _micromanager(record, image)
-    names = record.get("Labels", {}).get("channel", ())
-    if plain is None or not names:
-        return plain
+    labels = record.get("Labels", {})
+    if plain is None:
+        return None
+    if positions := labels.get("position"):
+        plain = replace(plain, attributes={**plain.attributes, "position_names": [*positions]})
     channels = {channel.name: channel for channel in plain.channels}
+    names = labels.get("channel") or channels
     return replace(plain, channels=tuple(channels.get(n, Channel(n)) for n in names))
 
 

@@ -161,7 +161,8 @@ def physical_coordinates(
 PENDING = "ngff"
 """Root attribute, a JSON text, for OME-NGFF metadata that is not valid yet: `multiscales` of images
 whose axes are stored in another order (listed in the order of OME-NGFF), and `omero` of all images
-but the first, by the path of their first level."""
+but the first, by the path of their first level. `positions` of an image is the dimension without
+which OME-NGFF would allow its axes."""
 
 
 def describe_image(
@@ -191,13 +192,18 @@ def describe_image(
 
     Returns
     -------
-    Whether OME-NGFF allows these axes; otherwise nothing is added.
+    Whether OME-NGFF allows these axes; otherwise nothing is added, except for positions that
+    `layout.split_positions` can make images of.
     """
-    letters = axes if "C" in axes else axes.replace("S", "C")
-    order = ngff_order(letters)
+    letters, first = axes if "C" in axes else axes.replace("S", "C"), levels[0][1]
+    order, positions = ngff_order(letters), {}
+    if order is None and letters.count("R") == 1:
+        kept = [axis for axis, letter in enumerate(letters) if letter != "R"]
+        order = ngff_order(letters.replace("R", ""))
+        order = None if order is None else tuple(kept[axis] for axis in order)
+        positions = {"positions": first.dims[letters.index("R")]}
     if order is None:
         return False
-    first = levels[0][1]
     entry = multiscale(
         name,
         "".join(letters[axis] for axis in order),
@@ -206,8 +212,9 @@ def describe_image(
         calibration,
     )
     shown = omero(name, channels, first.dtype) if channels else None
-    add_image(attributes, entry, shown, list(order) == sorted(order))
-    return True
+    is_ordered = not positions and list(order) == sorted(order)
+    add_image(attributes, {**entry, **positions}, shown, is_ordered)
+    return not positions
 
 
 def add_image(
@@ -232,7 +239,7 @@ def add_image(
     if isinstance(attributes.get("multiscales"), dict):
         return  # GeoZarr multiscales
     is_first = "multiscales" not in attributes and PENDING not in attributes
-    pending = _pending(attributes)
+    pending = pending_images(attributes)
     if is_ordered:
         attributes.setdefault("multiscales", []).append(entry)
     else:
@@ -316,7 +323,7 @@ def _images(group: Group, arrays: Mapping[str, Array] | None = None) -> list[_Im
         are left out; the others are in this order.
     """
     attributes = group.attributes
-    pending = _pending(attributes)
+    pending = pending_images(attributes)
     channels = pending.get("omero", {})
     listed = attributes.get("multiscales")
     entries = [(entry, False) for entry in listed] if isinstance(listed, list) else []
@@ -332,7 +339,8 @@ def _images(group: Group, arrays: Mapping[str, Array] | None = None) -> list[_Im
     return images
 
 
-def _pending(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def pending_images(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the pending metadata of root attributes, parsed; empty if there is none."""
     text = attributes.get(PENDING)
     if isinstance(text, dict):
         return text

@@ -594,6 +594,27 @@ def select_chunks(manifest: Manifest, flat: NDArray[np.int64], shape: tuple[int,
     return Manifest(shape, manifest.sources, source, offset, length, inlined)
 
 
+def select_index(array: Array, place: Mapping[str, int]) -> Array:
+    """Index an array on some dimensions, by name, which must have chunks of length 1."""
+    index = tuple(place.get(dim, slice(None)) for dim in array.dims)
+    axes = [axis for axis, dim in enumerate(array.dims) if dim not in place]
+    grid = array.manifest.shape
+    flat = np.arange(array.manifest.n_chunks).reshape(grid)[index].reshape(-1)
+    part = select_chunks(array.manifest, flat, tuple(grid[axis] for axis in axes))
+    used, column = np.unique(part.source[part.source >= 0], return_inverse=True)
+    source = part.source.copy()
+    source[source >= 0] = column
+    sources = tuple(part.sources[n] for n in used.tolist())
+    manifest = replace(part, sources=sources, source=source)
+    return replace(
+        array,
+        shape=tuple(array.shape[axis] for axis in axes),
+        chunks=tuple(array.chunks[axis] for axis in axes),
+        dims=tuple(array.dims[axis] for axis in axes),
+        manifest=manifest,
+    )
+
+
 def _n_axes_to_split(array: Array, order: Sequence[int]) -> int | None:
     """Return how many leading axes to split so that the samples of chunks keep their order.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from ..errors import ManifestMismatch, SelectionError, first_few
 from ..metadata.calibration import row_name
 from ..metadata.ngff import IMAGE_ATTRIBUTES, order_axes
 from ..model.array import Array, Group
-from ..model.combine import select_chunks
+from ..model.combine import select_index
 from ..references import References, level_paths, move_series
 from .coordinates import count_empty, read_axis
 
@@ -170,31 +170,10 @@ def _field_group(group: Group, levels: Sequence[str], place: Mapping[str, int]) 
     children: dict[str, Array | Group] = {}
     for name, child in group.children.items():
         if isinstance(child, Array) and name in levels:
-            children[name] = _select(child, place)
+            children[name] = select_index(child, place)
         elif isinstance(child, Array) and not set(child.dims) & set(place):
             children[name] = child
     return Group(children, group.attributes)
-
-
-def _select(array: Array, place: Mapping[str, int]) -> Array:
-    """Index an array on some axes, which must have chunks of length 1."""
-    index = tuple(place.get(dim, slice(None)) for dim in array.dims)
-    axes = [axis for axis, dim in enumerate(array.dims) if dim not in place]
-    grid = array.manifest.shape
-    flat = np.arange(array.manifest.n_chunks).reshape(grid)[index].reshape(-1)
-    part = select_chunks(array.manifest, flat, tuple(grid[axis] for axis in axes))
-    used, column = np.unique(part.source[part.source >= 0], return_inverse=True)
-    source = part.source.copy()
-    source[source >= 0] = column
-    sources = tuple(part.sources[n] for n in used.tolist())
-    manifest = replace(part, sources=sources, source=source)
-    return replace(
-        array,
-        shape=tuple(array.shape[axis] for axis in axes),
-        chunks=tuple(array.chunks[axis] for axis in axes),
-        dims=tuple(array.dims[axis] for axis in axes),
-        manifest=manifest,
-    )
 
 
 def _plate(fields: Mapping[tuple[str, str], Sequence[str]]) -> dict[str, Any]:
