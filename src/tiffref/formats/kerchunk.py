@@ -185,33 +185,22 @@ _MAX_CACHED = 2048
 """Longer coordinates are not cached, so that the cache holds at most 32 MiB."""
 
 
-def in_format(group: Group, zarr_format: int, prefix: str = "") -> Group:
+def in_format(group: Group, zarr_format: int) -> Group:
     """Return a group whose arrays can all be expressed in a Zarr format, coordinates compressed.
-
-    Parameters
-    ----------
-    group
-        The root, or the group at the path `prefix`, which ends with "/".
-    zarr_format
-        2 or 3.
 
     Raises
     ------
     InvalidReferences
         If an array has a codec of the other format, and chunks that are not inlined.
     """
-    children: dict[str, Array | Group] = {}
-    for name, child in group.children.items():
-        own: Array | Group
-        if isinstance(child, Group):
-            own = in_format(child, zarr_format, f"{prefix}{name}/")
-        elif isinstance(codec := child.codecs[0], ForeignCodec):
-            own = _array_in_format(prefix + name, child, codec, zarr_format)
-        else:
-            own = _pack(child, zarr_format) if _is_plain_coordinate(child, codec) else child
-        if own is not child:
-            children[name] = own
-    return group.with_children({**group.children, **children}) if children else group
+
+    def change(path: str, array: Array) -> Array:
+        codec = array.codecs[0]
+        if isinstance(codec, ForeignCodec):
+            return _array_in_format(path, array, codec, zarr_format)
+        return _pack(array, zarr_format) if _is_plain_coordinate(array, codec) else array
+
+    return group.map_arrays(change)
 
 
 def _array_in_format(path: str, array: Array, codec: ForeignCodec, zarr_format: int) -> Array:
@@ -386,10 +375,11 @@ def _plan_json(
     addresses = plan.addresses
     local = {url: from_document_url(address) for url, address in addresses.items()}
     texts = plan.sealed_texts(digest_chunks(plan.arrays, local))
-    if version == 0 or not templates:
-        return replace(plan, texts=texts)
-    addresses = {url: _use_template(one, templates) for url, one in addresses.items()}
-    return replace(plan, texts=texts, addresses=addresses, templates=templates)
+    used = (templates or {}) if version == 1 else {}
+    if used:
+        addresses = {url: _use_template(address, used) for url, address in addresses.items()}
+    # three times as fast as dataclasses.replace
+    return Plan(plan.zarr_format, texts, plan.arrays, addresses, plan.is_sealed, used)
 
 
 def _use_template(address: str, templates: Mapping[str, str]) -> str:
