@@ -408,15 +408,13 @@ def check_value(chunk: Chunk, data: Any, byte_range: ByteRequest | None) -> Any:
     return _slice(data, byte_range)
 
 
-def value_size(value: bytes | Chunk, fetch: Fetcher) -> int:
-    """Return the size of a document or chunk without reading it."""
-    if not isinstance(value, Chunk):
-        return len(value)
-    if value.exposed.is_decoded:
-        return math.prod(value.exposed.visible.chunks) * value.exposed.array.dtype.itemsize
-    if value.location is None:
-        return len(value.data(fetch))
-    source, _, length = value.location
+def chunk_size(chunk: Chunk, fetch: Fetcher) -> int:
+    """Return the size of the value of a chunk, without reading it if possible."""
+    if chunk.exposed.is_decoded:
+        return math.prod(chunk.exposed.visible.chunks) * chunk.exposed.array.dtype.itemsize
+    if chunk.location is None:
+        return len(chunk.data(fetch))
+    source, _, length = chunk.location
     return length or fetch.size(source)
 
 

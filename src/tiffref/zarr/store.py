@@ -38,11 +38,11 @@ from .keyspace import (
     KeySpace,
     build_keys,
     check_value,
+    chunk_size,
     parse_chunkmode,
     read_value,
     reference_filesystem,
     resolve_range,
-    value_size,
 )
 
 if TYPE_CHECKING:
@@ -377,7 +377,7 @@ class ZarrStore(Store):
         if value is None:
             raise FileNotFoundError(key)
         if isinstance(value, Chunk):
-            return await asyncio.to_thread(value_size, value, self._fetch)
+            return await asyncio.to_thread(chunk_size, value, self._fetch)
         return len(value)
 
     async def list(self) -> AsyncIterator[str]:
