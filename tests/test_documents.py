@@ -19,8 +19,10 @@ from samples import rng
 
 import tiffref
 import tiffref.catalog as catalog
+from sequences import geo_tags
 from tiffref.cli import main
 from tiffref.errors import InvalidReferences, SelectionError, SourceError, StaleSource
+from tiffref.read import Fetcher, read_array
 from tiffref.zarr import ZarrTiffStore
 
 
@@ -230,6 +232,124 @@ def test_another_image_is_refused_and_nothing_is_written(tmp_path, form, n_files
     with pytest.raises(tiffref.ManifestMismatch, match="a different image"):
         tiffref.refresh(document)
     assert state(document) == before
+
+
+KEEP = {"tile": (32, 32), "compression": "zlib", "metadata": None}
+
+
+def write_map(path, shape=(40, 48), overview=None, x=5e5, **options):
+    """Write a GeoTIFF with new pixels; its chunks have one codec, whatever the shape."""
+    data = rng.integers(0, 999, shape).astype("u2")
+    with tifffile.TiffWriter(path) as tif:
+        tags = [*geo_tags(x, 6e6), *options.pop("extratags", ())]
+        subifds = None if overview is None else 1
+        tif.write(data, extratags=tags, subifds=subifds, **{**KEEP, **options})
+        if overview is not None:
+            tif.write(data[::overview, ::overview], subfiletype=1, **KEEP)
+    return data
+
+
+def item(name, value):
+    item = f"<Item name='{name.upper()}' sample='0' role='{name}'>{value}</Item>"
+    return [(42112, 2, 0, f"<GDALMetadata>{item}</GDALMetadata>", True)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ({}, {"shape": (64, 64)}, "a different image"),
+        ({}, {"shape": (33, 50)}, "a different image"),
+        ({"shape": (32, 64)}, {"shape": (64, 32)}, "a different image"),
+        ({"overview": 2}, {"overview": 3}, "a different image"),
+        ({}, {"x": 5e5 + 480}, "georeference of the file has changed, got .*500480"),
+        ({"extratags": [(42113, 2, 0, "7", True)]}, {"extratags": [(42113, 2, 0, "8", True)]},
+         "nodata of the file has changed, got 8, expected 7"),
+        ({"extratags": item("scale", 2)}, {"extratags": item("scale", 4)},
+         "scale of the file has changed"),
+        ({}, {"photometric": "miniswhite"}, "photometric of the file has changed, got WhiteIsZero"),
+        ({}, {"extratags": item("scale", 4)}, "its scale is .*4.0"),
+        ({}, {"extratags": [(42113, 2, 0, "8", True)]}, "its nodata is 8, and that of the ref.* N"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("n_files", [1, 2])
+def test_a_file_of_a_stack_that_is_another_image_now(tmp_path, form, before, after, told, n_files):
+    """If only the file has some metadata, there is a warning; a single file is scanned anew."""
+    pytest.importorskip("pyproj")
+    data = [write_map(tmp_path / f"S_{n}.tif", **before) for n in range(n_files)]
+    names = [str(tmp_path / f"S_{n}.tif") for n in range(n_files)]
+    document = form(tiffref.scan_sequence(names) if n_files > 1 else tiffref.scan(names[0]))
+    data[0] = write_map(tmp_path / "S_0.tif", **after)
+    if n_files == 1:
+        tiffref.refresh(document)
+        opened, again = tiffref.References.open(document), form(tiffref.scan(names[0]))
+        expected = tiffref.References.open(again)
+        assert list(opened.group.arrays()) != []
+        for path, array in expected.group.arrays():
+            assert array.attributes == opened.group[path].attributes
+            assert array.manifest == opened.group[path].manifest
+    elif "its " in told:
+        with pytest.warns(tiffref.MetadataWarning, match=told):
+            tiffref.refresh(document)
+        np.testing.assert_array_equal(read(document), data)
+    else:
+        kept = state(document)
+        with pytest.raises(tiffref.ManifestMismatch, match=told):
+            tiffref.refresh(document)
+        assert state(document) == kept
+
+
+def test_levels_of_a_stack_are_told_apart(tmp_path, form):
+    """Those of one tile have one codec."""
+    data = [write_map(tmp_path / f"{n}.tif", (30, 28), overview=2) for n in range(2)]
+    document = form(tiffref.scan_sequence(str(tmp_path / "?.tif")))
+    data[1] = write_map(tmp_path / "1.tif", (30, 28), overview=2)
+    assert len(tiffref.refresh(document).rescanned) == 1
+    group = tiffref.References.open(document).group
+    for n, path in enumerate(("image", "image_1")):
+        expected = [one[:: n + 1, :: n + 1] for one in data]
+        np.testing.assert_array_equal(read_array(group[path], ..., fetch=Fetcher()), expected)
+
+
+@pytest.mark.parametrize("n_files", [1, 2])
+def test_tiles_at_each_others_place_are_noticed(tmp_path, form, n_files):
+    """Programs that write in threads store tiles in the order in which they are finished."""
+    data = rng.integers(0, 99, (n_files, 16, 48)).astype("u1")
+    for n in range(n_files):
+        tifffile.imwrite(tmp_path / f"{n}.tif", data[n], tile=(16, 16), metadata=None)
+    whole = tiffref.scan(tmp_path / "0.tif")
+    document = form(tiffref.scan_sequence(str(tmp_path / "?.tif")) if n_files > 1 else whole)
+    with tifffile.TiffFile(tmp_path / "0.tif", mode="r+") as tif:
+        tag = tif.pages[0].tags["TileOffsets"]
+        tag.overwrite(tag.value[::-1])
+    os.utime(tmp_path / "0.tif", (1, 1))
+    assert len(tiffref.refresh(document).rescanned) == 1
+    data[0] = np.concatenate([data[0][:, at : at + 16] for at in (32, 16, 0)], 1)
+    np.testing.assert_array_equal(read(document), data if n_files > 1 else data[0])
+
+
+@pytest.mark.parametrize("options", [{"key": 1}, {"axes": "ngff"}, {"axes": "bands-first"}])
+def test_pages_and_axes_stay_those_of_the_document(tmp_path, form, options):
+    def write_stack(text=""):
+        data = rng.integers(0, 99, (2, 4, 40, 48, 3)).astype("u1")
+        metadata = {"axes": "TZYXS", "Info": text}
+        tifffile.imwrite(tmp_path / "a.tif", data, imagej=True, metadata=metadata)
+        return data
+
+    write_stack()
+    document = form(tiffref.scan(tmp_path / "a.tif", **options))
+    before = tiffref.References.open(document).group["image"]
+    os.utime(tmp_path / "a.tif", (1, 1))
+    assert len(tiffref.refresh(document).accepted) == 1
+    data = write_stack("text before the pixels" * 99)
+    if "key" in options:
+        with pytest.raises(tiffref.ManifestMismatch, match="a different image"):
+            tiffref.refresh(document)
+        return
+    tiffref.refresh(document)
+    after = tiffref.References.open(document).group["image"]
+    assert after.dims == before.dims
+    order = [["t", "z", "y", "x"].index(dim) if dim in "tzyx" else 4 for dim in after.dims]
+    np.testing.assert_array_equal(read(document), data.transpose(order))
 
 
 def test_a_missing_file_is_named(tmp_path, form):

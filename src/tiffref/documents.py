@@ -8,11 +8,11 @@ scanned again. Unchanged files are not read. `formats` reads and writes document
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,19 +22,25 @@ from .codecs.zarr_codecs import to_zarr2
 from .errors import (
     InvalidReferences,
     ManifestMismatch,
+    MetadataWarning,
     SelectionError,
     StaleSource,
     TiffrefError,
+    UnsupportedTiff,
     rejects_unknown_arguments,
+    warn,
 )
 from .formats.parquet import is_written_as_parquet
 from .io.allow import AllowList, check_new_location
 from .io.remote import open_source
 from .io.source import ByteSource, check_unchanged
 from .io.urls import check_address, to_document_url
-from .model.array import Array
-from .model.manifest import Manifest, Source
+from .metadata.geo import Location, locate_array
+from .metadata.ngff import AXES
+from .model.array import Array, Group
+from .model.manifest import Source
 from .references import References, is_document, read_references, write_document
+from .sequences.assemble import array_aspects, band_orders
 
 
 def open_references(
@@ -268,7 +274,9 @@ def refresh(
     """
     before, parsed = read_references(document, storage_options, allow)
     allowed = None if before.allow is None else AllowList(before.allow)
-    unchanged, accepted, rescanned = [], [], []
+    unchanged: list[str] = []
+    accepted: list[str] = []
+    rescanned: list[str] = []
     after = before
     for source in before.sources:
         scans = _Scans(source.url, source_options, allowed)
@@ -280,15 +288,19 @@ def refresh(
             continue
         except StaleSource:
             pass
-        if source.size in (None, now.size) and _has_same_segments(before, source.url, scans):
-            after = _map_arrays(after, partial(_update_source, source.url, now))
-            accepted.append(source.url)
-            continue
         is_only = len(before.sources) == 1
-        after = (
-            _scan_again(before, scans) if is_only else _update_segments(after, source.url, scans)
-        )
-        rescanned.append(source.url)
+        try:
+            found = _find_segments(before, source.url, scans, is_only)
+        except ManifestMismatch:
+            if not is_only:
+                raise
+            found = None
+        is_same = found is not None and not any(found.values()) and source.size in (None, now.size)
+        (accepted if is_same else rescanned).append(source.url)
+        if found is None or (is_only and not is_same):
+            after = _scan_again(before, scans)
+        else:
+            after = _with_segments(after, source.url, now, found)
     if (accepted or rescanned) and not dry_run:
         _write(
             after, document, parsed.zarr_format, version=parsed.version,
@@ -319,41 +331,203 @@ class _Scans:
         with closing(self.open()) as source:
             return scan(source, storage_options=self.options, **options)
 
-    def arrays(self) -> Iterator[Array]:
-        """Yield the arrays of both kinds of scan."""
+    def arrays(self) -> Iterator[tuple[Array, Group, Any]]:
+        """Yield the arrays of both kinds of scan and of all orders of axes, with their group and
+        the index of their series."""
         for mode in (None, "tile"):
-            for _, array in self.scan(chunkmode=mode).group.arrays():
-                if array.manifest.sources:
-                    yield array
+            for references in _in_all_orders(self.scan(chunkmode=mode)):
+                index_of = _series_index(references)
+                for path, array in references.group.arrays():
+                    if array.manifest.sources:
+                        yield array, references.group, index_of.get(path)
 
 
-def _rows(manifest: Manifest, url: str) -> NDArray[np.int64]:
-    """Return the indices, in C order, of the chunks stored in a file."""
+def _in_all_orders(references: References) -> Iterator[References]:
+    yield references
+    for axes in AXES:
+        with contextlib.suppress(SelectionError, UnsupportedTiff):
+            yield references.with_axes(axes)
+
+
+def _series_index(references: References) -> dict[str, Any]:
+    """Return the index of the series of each array, by path."""
+    return {
+        level["path"]: row.get("index")
+        for row in references.series
+        for level in row.get("levels", ())
+        if "path" in level
+    }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """The chunks of an array that are in one file.
+
+    `rows` are their flat indices in C order. `index` is `(n_chunks, n_dims)`, their place relative
+    to the first one, `start` and `sizes` the first sample and the number of samples, `(n_dims,)`.
+    """
+
+    dims: NDArray[np.str_]
+    rows: NDArray[np.int64]
+    index: NDArray[np.int64]
+    start: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+    def is_like(self, other: _Part) -> bool:
+        """Return whether both have the same shape and chunks, ignoring dimensions of length 1."""
+        ours, theirs = self.sizes > 1, other.sizes > 1
+        return (
+            len(self.rows) == len(other.rows)
+            and np.array_equal(self.dims[ours], other.dims[theirs])
+            and np.array_equal(self.sizes[ours], other.sizes[theirs])
+            and np.array_equal(self.index[:, ours], other.index[:, theirs])
+        )
+
+
+def _part(array: Array, url: str) -> _Part | None:
+    manifest = array.manifest
     numbers = [n for n, source in enumerate(manifest.sources) if source.url == url]
-    return np.flatnonzero(np.isin(manifest.source.ravel(), numbers))
+    rows = np.flatnonzero(np.isin(manifest.source.ravel(), numbers))
+    if not rows.size:
+        return None
+    index = np.stack(np.unravel_index(rows, array.grid), 1)
+    first, chunks = index.min(axis=0), np.array(array.chunks)
+    ends = np.minimum((index.max(axis=0) + 1) * chunks, array.shape)
+    dims = np.array([dim.partition("_")[0] for dim in array.dims])  # of overviews: y_1
+    return _Part(dims, rows, index - first, first * chunks, ends - first * chunks)
 
 
-def _segments(manifest: Manifest, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-    return np.stack([manifest.offset.ravel()[rows], manifest.length.ravel()[rows]], 1)
+_Segments = tuple[NDArray[np.int64], NDArray[np.uint64]]
+"""Flat indices of chunks, and their new offsets and lengths, `(n, 2)`."""
 
 
-def _segment_set(array: Array, url: str) -> set[tuple[int, ...]]:
-    rows = _rows(array.manifest, url)
-    return {tuple(segment) for segment in _segments(array.manifest, rows).tolist()}
+def _find_segments(
+    references: References, url: str, scans: _Scans, is_strict: bool
+) -> dict[str, _Segments | None]:
+    """Find the chunks of a changed file in a new scan of it.
+
+    Parameters
+    ----------
+    is_strict
+        Whether metadata that only the file or only the references have is an error, not a warning.
+
+    Returns
+    -------
+    Path of each array with chunks in the file -> its new segments; None if they are the old ones.
+
+    Raises
+    ------
+    ManifestMismatch
+        If the file is a different image now, or its values or place have another meaning.
+    """
+    found: dict[str, _Segments | None] = {}
+    index_of, scanned = _series_index(references), list(scans.arrays())
+    for path, array in references.group.arrays():
+        part = _part(array, url)
+        if part is None:
+            continue
+        group = references.group[path.rpartition("/")[0]] if "/" in path else references.group
+        assert isinstance(group, Group)
+        place, old = _place_of(array, group, part), _segments(array, part.rows)
+        segments: dict[bytes, NDArray[np.uint64]] = {}
+        for now, now_group, index in scanned:
+            is_other_series = None not in (index, index_of.get(path)) and index != index_of[path]
+            if is_other_series or not _decodes_equally(array, now):
+                continue
+            new = _new_segments(part, old, now, url)
+            if new is not None and new is not old:
+                _check_meaning(url, array, now, is_strict)
+                _check_place(url, place, locate_array(now, now_group), is_strict)
+            if new is not None:
+                segments[new.tobytes()] = new
+        if len(segments) != 1:  # several images of one shape cannot be told apart
+            raise _different_image_error(url)
+        (new,) = segments.values()
+        found[path] = None if np.array_equal(old, new) else (part.rows, new)
+    return found
 
 
-def _has_same_segments(references: References, url: str, scans: _Scans) -> bool:
-    """Return whether a file has all segments that the references use."""
-    used = [(array, _segment_set(array, url)) for _, array in references.group.arrays()]
-    missing = [(array, segments) for array, segments in used if segments]
-    for now in scans.arrays():
-        present = _segment_set(now, url)
-        missing = [
-            (array, segments)
-            for array, segments in missing
-            if not (segments <= present and _decodes_equally(array, now))
-        ]
-    return not missing
+def _new_segments(
+    part: _Part, old: NDArray[np.uint64], now: Array, url: str
+) -> NDArray[np.uint64] | None:
+    """Return the segments of a scanned array for a part of an array; None if it is another one.
+
+    `old` is returned if it is some segments of a larger array, such as one page, in their order.
+    """
+    theirs = _part(now, url)
+    if theirs is None:
+        return None
+    new = _segments(now, theirs.rows)
+    if part.is_like(theirs):
+        return new
+    place = {segment: n for n, segment in enumerate(map(tuple, new.tolist()))}
+    at = [place.get(segment, -1) for segment in map(tuple, old.tolist())]
+    is_some = len(at) < len(new) and at[0] >= 0 and sorted(set(at)) == at
+    return old if is_some else None
+
+
+def _segments(array: Array, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+    _, offset, length = array.manifest.take(rows)
+    return np.stack([offset, length], 1)
+
+
+def _place_of(array: Array, group: Group, part: _Part) -> Location:
+    """Return the location of a part of an array."""
+    place = locate_array(array, group)
+    axes = {dim.partition("_")[0]: n for n, dim in enumerate(array.dims)}
+    if place.transform is None or not {"y", "x"} <= axes.keys():
+        return place
+    (row, column), (n_rows, n_columns) = (
+        (int(values[axes["y"]]), int(values[axes["x"]])) for values in (part.start, part.sizes)
+    )
+    a, b, c, d, e, f = place.transform
+    c, f = c + a * column + b * row, f + d * column + e * row
+    return replace(place, transform=(a, b, c, d, e, f), shape=(n_rows, n_columns))
+
+
+def _check_place(url: str, before: Location, now: Location, is_strict: bool) -> None:
+    if url.endswith((".ovr", ".msk")) or before.is_at(now):
+        return
+    is_known = all(place.system or place.transform for place in (before, now))
+    _report_difference(url, "georeference", now, before, is_strict or is_known)
+
+
+def _check_meaning(url: str, array: Array, now: Array, is_strict: bool) -> None:
+    before, after = (array_aspects(one, ()) for one in (array, now))
+    for name, unknown in (("nodata", None), ("scale", "{}"), ("photometric", "")):
+        if before[name] != after[name]:
+            is_known = unknown not in (before[name], after[name])
+            _report_difference(url, name, after[name], before[name], is_strict or is_known)
+    ours, theirs = band_orders((array, now))
+    if ours != theirs:
+        _report_difference(url, "order of bands", theirs, ours, True)
+
+
+def _report_difference(url: str, name: str, got: Any, expected: Any, is_error: bool) -> None:
+    if is_error:
+        raise ManifestMismatch(
+            f"the {name} of the file has changed", url=url, got=got, expected=expected,
+            hint=_WRITE_AGAIN,
+        )  # fmt: skip
+    warn(MetadataWarning(f"{url}: its {name} is {got}, and that of the references {expected}"))
+
+
+def _with_segments(
+    references: References, url: str, now: Source, found: Mapping[str, _Segments | None]
+) -> References:
+    """Return references with new segments of a file, and its new state."""
+
+    def update(path: str, array: Array) -> Array:
+        new = found.get(path)
+        if new is not None:
+            manifest = array.manifest
+            rows, segments = new
+            offset, length = manifest.offset.copy(), manifest.length.copy()
+            offset.reshape(-1)[rows], length.reshape(-1)[rows] = segments.T
+            array = replace(array, manifest=replace(manifest, offset=offset, length=length))
+        return _update_source(url, now, array)
+
+    return replace(references, group=references.group.map_arrays(update))
 
 
 def _decodes_equally(array: Array, now: Array) -> bool:
@@ -373,46 +547,28 @@ def _update_source(url: str, now: Source, array: Array) -> Array:
     return replace(array, manifest=renewed)
 
 
-def _update_segments(references: References, url: str, scans: _Scans) -> References:
-    """Replace the segments of a changed file by its new ones."""
-    now = list(scans.arrays())
-
-    def update(array: Array) -> Array:
-        manifest = array.manifest
-        rows = _rows(manifest, url)
-        if not rows.size:
-            return array
-        for scanned in now:
-            new_rows = _rows(scanned.manifest, url)
-            if new_rows.size == rows.size and _decodes_equally(array, scanned):
-                offset, length = manifest.offset.copy(), manifest.length.copy()
-                segments = _segments(scanned.manifest, new_rows)
-                offset.reshape(-1)[rows], length.reshape(-1)[rows] = segments.T
-                state = next(s for s in scanned.manifest.sources if s.url == url)
-                changed = replace(manifest, offset=offset, length=length)
-                return _update_source(url, state, replace(array, manifest=changed))
-        raise _different_image_error(url)
-
-    return _map_arrays(references, update)
-
-
 def _different_image_error(url: str) -> ManifestMismatch:
     return ManifestMismatch(
         "the file is a different image now, which does not match the array", url=url,
-        hint="Write the references again with tiffref scan or tiffref stack.",
+        hint=_WRITE_AGAIN,
     )  # fmt: skip
+
+
+_WRITE_AGAIN = "Write the references again with tiffref scan or tiffref stack."
 
 
 def _scan_again(references: References, scans: _Scans) -> References:
     """Scan the only file again; keep attributes that were added to the root."""
-    paths = [path for path, array in references.group.arrays() if array.manifest.sources]
-    layout = "tree" if any("/" in path for path in paths) else "dataset"
-    new = scans.scan(layout=layout)
-    if paths != [path for path, array in new.group.arrays() if array.manifest.sources]:
+    images = _dims_of_images(references)
+    layout = "tree" if any("/" in path for path in images) else "dataset"
+    orders = _in_all_orders(scans.scan(layout=layout))
+    new = next((order for order in orders if _dims_of_images(order) == images), None)
+    if new is None:
         raise _different_image_error(scans.url)
     added = {**references.group.attributes, **new.group.attributes}
     return replace(new, group=new.group.with_attributes(**added), allow=references.allow)
 
 
-def _map_arrays(references: References, update: Callable[[Array], Array]) -> References:
-    return replace(references, group=references.group.map_arrays(lambda _, array: update(array)))
+def _dims_of_images(references: References) -> dict[str, tuple[str, ...]]:
+    arrays = references.group.arrays()
+    return {path: array.dims for path, array in arrays if array.manifest.sources}

@@ -388,6 +388,12 @@ def locate(group: Group) -> Location:
     return _locate(system, x, group.attributes)
 
 
+def locate_array(array: Array, group: Group) -> Location:
+    """Return the location of one array, such as an overview, of a group."""
+    mapping = group.children.get(str(array.attributes.get("grid_mapping")))
+    return _locate(mapping.attributes if isinstance(mapping, Array) else {}, None, array.attributes)
+
+
 def locate_level(level: GeoLevel) -> Location:
     """Return the location of a georeferenced level with axes `y` and `x`."""
     return _locate(level.system or {}, level.variables.get("x"), level.attributes)
