@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ..errors import did_you_mean, printable, redact
 from ..formats.summary import count
 from ..io.urls import misnamed_references
-from ..model.codec import encode_float
 
 if TYPE_CHECKING:
     from ..references import References
@@ -144,7 +143,11 @@ def _encode_numbers(value: Any) -> Any:
         return {name: _encode_numbers(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_encode_numbers(item) for item in value]
-    return encode_float(value) if isinstance(value, float) else value
+    if isinstance(value, float):
+        from ..model.codec import encode_float
+
+        return encode_float(value)
+    return value
 
 
 class OneOrMany(argparse.Action):
