@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -275,7 +275,6 @@ def _to_text(data: bytes) -> str | bytes:
     return data
 
 
-@dataclass(eq=False)
 class TiffReader:
     """Reads the IFDs of one file.
 
@@ -285,38 +284,27 @@ class TiffReader:
     whether the chain returns to an earlier IFD.
     """
 
-    source: ByteSource
-    base: int = 0
-    is_ndpi: bool | None = None
-    counts: ProgressCounter | None = None
-    header: Header = field(init=False)
-    size: int = field(init=False)
-    findings: list[Finding] = field(default_factory=list)
-    n_reads: int = 0
-    has_loop: bool = False
-    _layout: _Layout = field(init=False)
-    _n_entries_left: int = field(init=False)
-    _n_bytes_left: int = field(init=False)
-    """What may still be read; limits files whose IFDs or values overlap."""
-    _directories: dict[int, Directory] = field(default_factory=dict)
-    _chain: list[int] = field(default_factory=list)
-    _index: dict[int, int] = field(default_factory=dict)
-    """Index in the chain, by offset."""
-    _is_chain_complete: bool = False
-    _n_prefetched: int = 0
-    _windows: list[tuple[int, bytes]] = field(default_factory=list)
-    _n_counted: int = 0
-
-    def __post_init__(self) -> None:
-        self.size = self.source.size - self.base
-        name = self.url if self.is_ndpi is None else ".ndpi" if self.is_ndpi else ""
+    def __init__(
+        self, source: ByteSource, base: int = 0, is_ndpi: bool | None = None,
+        counts: ProgressCounter | None = None,
+    ) -> None:  # fmt: skip
+        self.source, self.base, self.counts = source, base, counts
+        self.size, self.n_reads, self.has_loop = source.size - base, 0, False
+        self.findings: list[Finding] = []
+        self._directories: dict[int, Directory] = {}
+        self._windows: list[tuple[int, bytes]] = []
+        self._chain: list[int] = []
+        self._index: dict[int, int] = {}
+        """Index in the chain, by offset."""
+        self._is_chain_complete, self._n_prefetched, self._n_counted = False, 0, 0
+        name = self.url if is_ndpi is None else ".ndpi" if is_ndpi else ""
         try:
-            header = parse_header(self.read(0, FIRST_BYTES), name)
+            self.header = header = parse_header(self.read(0, FIRST_BYTES), name)
         except MalformedTiff as error:
             error.url = error.url or self.url
             raise
-        self.header = header
         self._layout = _layout_of(header.byteorder, header.is_big, header.is_ndpi)
+        # what may still be read; limits files whose IFDs or values overlap
         self._n_bytes_left = _MAX_OVERLAP * self.size + _SPARE_BYTES
         n_entries = _MAX_OVERLAP * self.size // self._layout.entry.size
         self._n_entries_left = n_entries + _SPARE_ENTRIES
