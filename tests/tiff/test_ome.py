@@ -20,6 +20,7 @@ from tiffref.errors import MalformedTiff, ManifestMismatch, MetadataWarning, Tru
 from tiffref.io.source import LocalSource
 from tiffref.tiff.ifd import TiffReader
 from tiffref.tiff.ome import OmeFile, ome_text
+from tiffref.tiff.series import level_facts
 from tiffref.tiff.vendor import open_vendor
 from tiffref.tiff.vendor_metadata import is_vendor_file
 from tiffref.zarr import ZarrTiffStore
@@ -32,18 +33,13 @@ def pixels(*shape, dtype="u2"):
 def columns(listing):
     """Return what a listing says of each level, as plain values."""
     return [
-        (one.name, [_level(level.to_facts()) for level in one.levels]) for one in listing.series
+        (one.name, [_level(level_facts(level)) for level in one.levels]) for one in listing.series
     ]
 
 
 def _level(one):
     offset, missing = np.where(one.ifd[:, None] < 0, 0, one.offset), (one.ifd < 0).tolist()
     urls = [one.sources[n].url if k >= 0 else "" for n, k in zip(one.source, one.ifd, strict=True)]
-    if one.run_offset is not None:  # of planes that follow one another tifffile takes the first
-        n_bytes = np.prod(one.ifds[0].shape) * np.dtype(one.dtype).itemsize
-        n = np.prod(one.shape) // np.prod(one.ifds[0].shape)
-        offset = one.run_offset + np.arange(n)[:, None] * n_bytes
-        missing, urls = missing * n, urls * n
     first = [] if offset.shape[1] == 1 else offset.tolist()
     return one.shape, one.axes, one.dtype, missing, offset[:, 0].tolist(), first, urls
 

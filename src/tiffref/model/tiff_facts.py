@@ -55,7 +55,7 @@ class LevelFacts:
     `shape` and `axes` are the same as in tifffile. `ifds` lists the distinct kinds of IFDs; `ifd`
     `(n_pages,)` int32 is the index in `ifds` of each page (-1: the page is missing). `source`
     `(n_pages,)` int32 is a row of `sources`. `offset` and `length` are `(n_pages, n_segments)`
-    uint64. `run_offset` is set if one IFD describes many pages stored one after the other.
+    uint64.
     """
 
     shape: tuple[int, ...]
@@ -67,7 +67,6 @@ class LevelFacts:
     source: NDArray[np.int32]
     offset: NDArray[np.uint64]
     length: NDArray[np.uint64]
-    run_offset: int | None = None
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -22,7 +22,7 @@ from ..codecs.table import compression_of
 from ..metadata.report import Report
 from ..model.manifest import has_zeros
 from ..model.tiff_facts import LevelFacts
-from .plan import bytes_to_end, run_as_pages, segment_codec, source_sizes, stored_bytes
+from .plan import bytes_to_end, segment_codec, source_sizes, stored_bytes
 from .series import ImageFile
 
 COUNTS = "StripByteCounts (279), TileByteCounts (325)"
@@ -52,8 +52,6 @@ def without_truncated(level: LevelFacts, file: ImageFile) -> tuple[LevelFacts, i
     ifd = level.ifds[0]
     if ifd.dtype is None or not isinstance(ifd.sample_format, int) or 0 in level.shape:
         return level, 0
-    if level.run_offset is not None and ifd.shape[:2] == (1, 1) and segment_codec(ifd).is_plain:
-        level = run_as_pages(level)
     is_cut = _is_cut(level, file)
     n_cut = int(is_cut.sum())
     if not n_cut or is_cut[level.offset > 0].all():
@@ -68,7 +66,7 @@ def _is_cut(level: LevelFacts, file: ImageFile) -> NDArray[np.bool_]:
     """Return which segments miss samples because the file ends, `(n_pages, n_segments)`."""
     compression = level.ifds[0].compression
     available = bytes_to_end(level)
-    if compression == 1 and level.run_offset is None:
+    if compression == 1:
         whole = np.broadcast_to(stored_bytes(level), level.length.shape)
         is_single = whole.shape[1] == 1 and level.ifds[0].tile is None
         needed = whole if is_single else np.minimum(whole, level.length)
@@ -98,7 +96,7 @@ def fill_in_lengths(level: LevelFacts, file: ImageFile, report: Report) -> Level
     has_no_length = (level.offset > 0) & (level.length == 0)
     is_one = level.offset.shape[1] == 1 and ifd.tile is None
     # the length of a single uncompressed strip follows from the image size
-    if not has_no_length.any() or level.run_offset is not None or (is_one and ifd.compression == 1):
+    if not has_no_length.any() or (is_one and ifd.compression == 1):
         return level
     if ifd.dtype is None or not isinstance(ifd.sample_format, int) or 0 in level.shape:
         return level
@@ -128,7 +126,7 @@ def report_wrong_lengths(level: LevelFacts, report: Report) -> None:
     size; so does tifffile. Byte counts that are all too large show that the size is wrong.
     """
     ifd = level.ifds[0]
-    if ifd.compression != 1 or level.run_offset is not None or 0 in level.shape:
+    if ifd.compression != 1 or 0 in level.shape:
         return
     whole, length = stored_bytes(level), level.length[level.offset > 0]
     if not length.size:

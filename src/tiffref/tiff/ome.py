@@ -35,7 +35,7 @@ from ..metadata.report import XmlError, local_name, parse_xml
 from ..model.tiff_facts import IfdFacts
 from .ifd import TiffReader
 from .pages import Level, Pages, Series, squeeze
-from .series import ImageFile, Listing, plain_series
+from .series import MAX_PLANES, ImageFile, Listing, plain_series
 
 _DESCRIPTION = 270
 _MAX_DIGITS = 18
@@ -43,8 +43,6 @@ _MAX_BYTES = 1 << 26
 """Largest metadata file."""
 _FILE_NAME = re.compile(r'FileName\s*=\s*"([^"]*)"')
 _MAX_MISSING_NEIGHBORS, _MAX_NEIGHBORS = 8, 4096
-_MAX_PLANES = 1 << 22
-"""Planes of one image; the XML may declare any number, and each needs memory."""
 _MODULO = {
     "angle": "A", "phase": "P", "tile": "R", "lifetime": "H", "lambda": "E", "exposure": "L",
     "event": "V", "mosaic": "M", "other": "Q", "time": "T", "channel": "C", "depth": "Z",
@@ -393,7 +391,7 @@ class _Image:
             for axis in self.axes
         ]
         self.n_planes = math.prod(self.shape[:3])
-        if self.n_planes > _MAX_PLANES:
+        if self.n_planes > MAX_PLANES:
             raise _InconsistentXml(f"an image has {self.n_planes} planes")
 
     def level(self, defects: list[str]) -> Level | None:
@@ -467,7 +465,7 @@ class _Image:
         n_pages = np.array([*map(len, self.owner.pages), 0], np.intp)[file]
         first, count = _numbers(elements, "IFD"), _plane_counts(elements, n_pages)
         n_named = int(count.sum())
-        if n_named > _MAX_PLANES:
+        if n_named > MAX_PLANES:
             raise _InconsistentXml(f"TiffData elements have {n_named} planes")
         self._reject(
             (file >= 0) & ((first + count > n_pages) | (at + count > self.n_planes)),

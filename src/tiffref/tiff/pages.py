@@ -92,11 +92,10 @@ class Columns:
         Segments that an IFD does not list are 0, surplus ones are left out. Row -1 has no segments.
         """
         if len(rows) == 1 and rows[0] >= 0:  # fast path: most files have one IFD per level
-            block = self._blocks[self._block[rows[0]]]
-            if isinstance(block, Directory):
-                offset, length = (block.first_column(codes)[None] for codes in _LIST_TAGS[:2])
-                if offset.shape[1] == length.shape[1] == n_segments:
-                    return offset, length
+            at = self._block_row[rows[0]]
+            offset, length, _ = self._block_at(self._block[rows[0]])
+            if offset.shape[1] == length.shape[1] == n_segments:
+                return offset[at : at + 1].copy(), length[at : at + 1].copy()
         offset = np.zeros((len(rows), n_segments), np.uint64)
         length = np.zeros((len(rows), n_segments), np.uint64)
         block = np.where(rows < 0, -1, self._block[rows])
@@ -109,6 +108,11 @@ class Columns:
                 n = min(n_segments, stored.shape[1])
                 column[here, :n] = stored[place, :n]
         return offset, length
+
+    def first_offset(self, row: int) -> int:
+        """Return the offset of the first segment of one row, 0 if it lists none."""
+        offset = self._block_at(self._block[row])[0][self._block_row[row]]
+        return int(offset[0]) if len(offset) else 0
 
     def list_lengths(self, rows: NDArray[np.intp]) -> set[int]:
         """Return how many segments the IFDs of some rows list."""
@@ -466,6 +470,7 @@ class Level:
         MalformedTiff, ManifestMismatch
             If IFDs are malformed, or do not fit together.
         """
+        assert not self.is_run
         if self.error is not None:
             raise self.error
         if len(self.row) > 1 and self.segments is None:
@@ -492,10 +497,9 @@ class Level:
         else:
             source = _ZERO if len(kind) == 1 else np.zeros(len(kind), np.int32)
         sources = tuple([pages.reader.source.source for pages in self.pages])
-        run_offset = int(offset[0, 0]) if self.is_run and offset.size else None
         return LevelFacts(
             tuple(map(int, shape)), axes, first.dtype or "<f8", ifds, sources, kind, source,
-            offset, length, run_offset,
+            offset, length,
         )  # fmt: skip
 
     def _rows_with_segments(self) -> NDArray[np.intp]:
@@ -510,8 +514,9 @@ class Level:
     def _facts_by_kind(self) -> tuple[tuple[IfdFacts, ...], NDArray[np.int32]]:
         """Return the facts of each kind, in order of first use, and the kind of each plane."""
         pages, row = self.first
-        if len(self.row) == 1:
-            return (pages.facts(row),), _ZERO
+        if len(self.row) == 1 or (self.file is None and len(pages) == 1):
+            kind = _ZERO if len(self.row) == 1 else np.minimum(self.row, 0).astype(np.int32)
+            return (pages.facts(row),), kind
         key = np.full(len(self.row), -1, np.int64)
         for number, file_pages in enumerate(self.pages):
             here = self.is_in(number)

@@ -58,67 +58,25 @@ def _contiguous_planes(level: LevelFacts, n_strips: int) -> NDArray[np.uint64] |
     offset, length = (column.reshape(-1, n_strips) for column in (level.offset, level.length))
     if (level.ifd < 0).any() or (offset == 0).any():
         return None
-    # a single strip is read in full whatever its byte count, as decoders do
-    sizes = stored_bytes(level)[:n_strips]
-    is_run = n_strips == 1 or (
-        (np.diff(offset, axis=1) == sizes[:-1]).all() and (length == sizes).all()
-    )
-    return offset[:, 0] if is_run else None
-
-
-def run_as_pages(level: LevelFacts) -> LevelFacts:
-    """Return contiguous planes described by one IFD (ImageJ, STK) as pages of one strip each."""
-    ifd = level.ifds[0]
-    plane = math.prod(ifd.shape[2:])
-    n_planes, n_bytes = math.prod(level.shape) // plane, plane * np.dtype(ifd.dtype).itemsize
-    step = np.arange(n_planes, dtype=np.uint64) * np.uint64(n_bytes)
-    return replace(
-        level,
-        ifds=(replace(ifd, tile=None, rows_per_strip=ifd.shape[2]),),
-        ifd=np.zeros(n_planes, np.int32),
-        source=np.full(n_planes, level.source[0], np.int32),
-        offset=(np.uint64(level.run_offset or 0) + step)[:, np.newaxis],
-        length=np.full((n_planes, 1), n_bytes, np.uint64),
-        run_offset=None,
-    )
-
-
-def _plan_run(
-    level: LevelFacts, dims: tuple[str, ...], codec: SegmentCodec, n_rows: int | None
-) -> Array:
-    ifd = level.ifds[0]
-    if not codec.is_plain:
-        raise UnsupportedTiff("several planes of one IFD are compressed or packed", ifd=ifd.name)
-    n_bytes = math.prod(level.shape) * np.dtype(codec.dtype).itemsize
-    size = level.sources[level.source[0]].size
-    if size is not None and n_bytes > size:  # before allocating columns for all planes
-        raise truncated(
-            "planes reach past the end of the file", url=level.sources[0].url, ifd=ifd.name,
-            got=f"{size} bytes", expected=f"at least {n_bytes} bytes",
-        )  # fmt: skip
-    run = run_as_pages(level)
-    return _plan_planes(run, dims, codec, (1, 1, *ifd.shape[2:]), run.offset[:, 0], n_rows)
+    if n_strips > 1:  # a single strip is read in full whatever its byte count, as decoders do
+        sizes = stored_bytes(level)[:n_strips]
+        if (np.diff(offset, axis=1) != sizes[:-1]).any() or (length != sizes).any():
+            return None
+    return offset[:, 0]
 
 
 def _plan_planes(
-    level: LevelFacts,
-    dims: tuple[str, ...],
-    codec: SegmentCodec,
-    page: Shape5,
-    starts: NDArray[np.uint64],
-    n_rows: int | None = None,
+    level: LevelFacts, dims: tuple[str, ...], codec: SegmentCodec, starts: NDArray[np.uint64]
 ) -> Array:
-    """Plan chunks of contiguous planes: merge rows first, then planes.
-
-    With `n_rows`, chunks have this many rows and planes are not merged.
-    """
+    """Plan chunks of contiguous planes: merge rows first, then planes."""
+    page = level.ifds[0].shape
     row_bytes = page[3] * page[4] * np.dtype(codec.dtype).itemsize
     plane_bytes = page[2] * row_bytes
     n_pages = len(level.ifd)
     source = np.repeat(level.source, len(starts) // n_pages)
     sizes = source_sizes(level.sources)[source]
     _check_end(level, source, starts, plane_bytes, sizes)
-    rows = n_rows or plan_run_rows(page[2], row_bytes)
+    rows = plan_run_rows(page[2], row_bytes)
     grid_rows = -(-page[2] // rows)
     if page[2] % rows and (starts + np.uint64(grid_rows * rows * row_bytes) > sizes).any():
         # the last chunk may read into the bytes that follow, but not past the end of the file
@@ -132,7 +90,7 @@ def _plan_planes(
     if grid_rows > 1:
         first = np.arange(grid_rows, dtype=np.uint64) * np.uint64(rows * row_bytes)
         starts, source = (starts[:, None] + first).reshape(-1), np.repeat(source, grid_rows)
-    elif n_rows is None and (axis := _split_axis(level.shape, chunks)) >= 0:
+    elif (axis := _split_axis(level.shape, chunks)) >= 0:
         n = level.shape[axis]
         n_planes = _count_merged(level, starts.reshape(-1, n), plane_bytes, int(sizes[0]))
         chunks = (*chunks[:axis], n_planes, *chunks[axis + 1 :])
@@ -253,13 +211,10 @@ def plan_level(
     if 0 in level.shape:
         return LevelPlan(_empty(level.shape, ifd.dtype or "|b1", dims), True)
     codecs, of_page = _codec_table(level, is_short)
-    if level.run_offset is not None:
-        n_rows = segment[2] if is_native else None
-        return LevelPlan(_plan_run(level, dims, codecs[0], n_rows), True)
     if not is_native and len(codecs) == 1 and codecs[0].is_plain and ifd.tile is None:
         planes = _contiguous_planes(level, split_strips(ifd, segment[2])[0])
         if planes is not None:
-            return LevelPlan(_plan_planes(level, dims, codecs[0], ifd.shape, planes), True)
+            return LevelPlan(_plan_planes(level, dims, codecs[0], planes), True)
     return _plan_segments(level, dims, codecs, of_page, segment)
 
 

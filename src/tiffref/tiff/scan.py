@@ -40,7 +40,7 @@ from .ifd import Finding, TiffReader
 from .ome import Companion, OmeFile, is_companion, missing_members, ome_text
 from .pages import Level, Pages, Series, stack_pages
 from .probe import checked_array
-from .series import ImageFile, Listing, count_planes, planes_of_run
+from .series import ImageFile, Listing, count_planes, level_facts, planes_of_run
 from .sidecars import Sidecars, add_sidecars, has_sidecars
 from .vendor_metadata import is_vendor_file, tifffile_errors
 
@@ -260,7 +260,7 @@ def _series_facts(index: int, series: Series) -> SeriesFacts:
 
 def _level_facts(level: Level) -> LevelFacts | Exception:
     try:
-        return level.to_facts()
+        return level_facts(level)
     except TiffrefError as error:
         return error
 

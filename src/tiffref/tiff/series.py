@@ -9,6 +9,7 @@ References: TIFF 6.0 (NewSubfileType), TIFF technical note 1 (SubIFDs), OGC 21-0
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Mapping
@@ -18,13 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import MalformedTiff
+from ..errors import MalformedTiff, UnsupportedTiff
 from ..io.remote import open_source
 from ..io.source import ByteSource
+from ..model.tiff_facts import IfdFacts, LevelFacts
 from .descriptions import (
     Shaped,
     imagej_metadata,
-    imagej_text,
     parse_shaped,
     scifio_axes,
     scifio_defects,
@@ -32,8 +33,11 @@ from .descriptions import (
 )
 from .ifd import TiffReader
 from .pages import Level, Pages, Series, stack_pages
+from .plan import truncated
 
 GEO_KEYS, _AGILENT = 34735, frozenset({285, 37701})
+MAX_PLANES = 1 << 22
+"""Planes that metadata may count; each needs memory."""
 _MIN_UNIFORM = 8
 """A file of this many equal pages is one "uniform" series."""
 _COG_LAYOUT = b"LAYOUT=IFDS_BEFORE_DATA"
@@ -135,8 +139,11 @@ class ImageFile:
 
     def metadata(self) -> dict[str, Any]:
         """Return the metadata of ImageJ, OME or a vendor, by format."""
-        found = imagej_metadata(self.reader.first, self.reader.header.byteorder)
-        return {"imagej": found} if found else {}
+        return {"imagej": self._imagej} if self._imagej else {}
+
+    @functools.cached_property
+    def _imagej(self) -> dict[str, Any] | None:
+        return imagej_metadata(self.reader.first, self.reader.header.byteorder)
 
     def list(self) -> Listing:
         """List the images; fall back to plain ones if a description does not match the pages."""
@@ -144,8 +151,8 @@ class ImageFile:
         listing, what = None, ""
         if shaped_text(first) is not None:
             listing, what = shaped_series(reader), "tifffile's shape"
-        elif imagej_text(first) is not None:
-            listing, what = imagej_series(reader), "ImageJ's counts"
+        elif self._imagej is not None:
+            listing, what = imagej_series(reader, self._imagej), "ImageJ's counts"
         elif GEO_KEYS in first:
             listing = geotiff_series(reader)
         if listing is None or not listing.series:
@@ -307,9 +314,7 @@ def _reduction_factor(large: Level, small: Level, factors: tuple[int, ...]) -> i
 def is_final(pages: Pages, row: int) -> bool:
     """Return whether an image is contiguous and uncompressed (tifffile's `is_final`)."""
     ifd, directory = pages.facts(row), pages.directory(row)
-    is_plain = ifd.compression == 1 and ifd.bits in _WHOLE_BYTES and ifd.sample_format != 5
-    is_simple = ifd.fill_order == 1 and ifd.predictor == 1
-    if not is_plain or not is_simple or (ifd.photometric == 6 and ifd.subsampling != (1, 1)):
+    if not _is_plain(ifd):
         return False
     depth, rows, columns = ifd.tile or (1, 1, ifd.shape[3])
     if ifd.shape[3] != columns or ifd.shape[2] % max(1, rows) or ifd.shape[1] % max(1, depth):
@@ -321,15 +326,16 @@ def is_final(pages: Pages, row: int) -> bool:
     return bool((ends == offset[0, 1:]).all()) and int(length.sum()) == image_bytes(pages, row)
 
 
+def _is_plain(ifd: IfdFacts) -> bool:
+    is_plain = ifd.compression == 1 and ifd.bits in _WHOLE_BYTES and ifd.sample_format != 5
+    is_subsampled = ifd.photometric == 6 and ifd.subsampling != (1, 1)
+    return is_plain and not is_subsampled and ifd.fill_order == 1 and ifd.predictor == 1
+
+
 def image_bytes(pages: Pages, row: int) -> int:
     """Return the uncompressed size of an image in bytes."""
     ifd = pages.facts(row)
     return math.prod(ifd.shape) * (np.dtype(ifd.dtype).itemsize if ifd.dtype else 0)
-
-
-def first_offset(pages: Pages, row: int) -> int:
-    """Return the offset of the first segment of an image."""
-    return int(pages.columns.segments(np.array([row]), 1)[0][0, 0])
 
 
 def run_limit(pages: Pages, row: int) -> int:
@@ -338,7 +344,10 @@ def run_limit(pages: Pages, row: int) -> int:
     Writers that store pixels first put the IFD and its values after them. The next IFD is a limit
     even if it cannot be read.
     """
-    begin, directory = first_offset(pages, row) + image_bytes(pages, row), pages.directory(row)
+    begin, directory = (
+        pages.columns.first_offset(row) + image_bytes(pages, row),
+        pages.directory(row),
+    )
     places = [directory.offset, directory.next_offset]
     places += [where for _, _, where, _ in directory.entries.values()]
     return min([pages.reader.size, *(at for at in places if at >= begin)])
@@ -347,7 +356,7 @@ def run_limit(pages: Pages, row: int) -> int:
 def planes_with_room(pages: Pages, row: int) -> int:
     """Return how many contiguous planes fit between an image and what follows it in the file."""
     n_bytes = image_bytes(pages, row)
-    room = run_limit(pages, row) - first_offset(pages, row)
+    room = run_limit(pages, row) - pages.columns.first_offset(row)
     return room // n_bytes if n_bytes > _MAX_PADDING else 0
 
 
@@ -374,31 +383,51 @@ def count_planes(level: Level) -> int:
     return math.prod(level.shape) // max(1, math.prod(pages.shape(row)[0]))
 
 
-def planes_of_run(level: Level, numbers: NDArray[np.intp], n_there: int | None = None) -> Level:
-    """Return some contiguous planes with explicit segments.
+def planes_of_run(
+    level: Level, numbers: NDArray[Any] | None = None, n_there: int | None = None
+) -> Level:
+    """Return contiguous planes, by default all, with explicit segments.
 
     Only the first `n_there` of these are in the file; by default all are.
     """
     pages, row = level.first
+    ifd, n_bytes = pages.facts(row), image_bytes(pages, row)
+    if not _is_plain(ifd):
+        raise UnsupportedTiff("several planes of one IFD are compressed or packed", ifd=ifd.name)
+    if numbers is None:
+        n_planes, size = max(1, count_planes(level)), pages.reader.size
+        if n_planes - MAX_PLANES > size // max(1, n_bytes):
+            raise truncated(
+                "planes reach past the end of the file", url=pages.reader.url, ifd=ifd.name,
+                got=f"{size} bytes", expected=f"at least {n_planes * n_bytes} bytes",
+            )  # fmt: skip
+        numbers = np.arange(n_planes, dtype=np.uint64)
     n_strips = max(1, pages.directory(row).n_listed_segments)
     offset, length = pages.columns.segments(np.array([row]), n_strips)
-    step = numbers.astype(np.uint64) * np.uint64(image_bytes(pages, row))
+    if n_strips == 1:
+        length = np.full((1, 1), n_bytes, np.uint64)  # writers list the size of one or all planes
+    step = numbers.astype(np.uint64, copy=False) * np.uint64(n_bytes)
+    offset = np.where(offset > 0, offset + step[:, None], np.uint64(0))
     rows = np.full(len(numbers), row)
     rows[len(rows) if n_there is None else n_there :] = -1
-    segments = offset + step[:, None], np.repeat(length, len(numbers), 0)
+    segments = offset, np.repeat(length, len(numbers), 0)
     return replace(level, row=rows, is_run=False, segments=segments)
+
+
+def level_facts(level: Level) -> LevelFacts:
+    """Read a level into columns, with a row for each of contiguous planes."""
+    return (planes_of_run(level) if level.is_run else level).to_facts()
 
 
 # ---- ImageJ
 
 
-def imagej_series(reader: TiffReader) -> Listing:
-    """Read the series that ImageJ or SCIFIO describes.
+def imagej_series(reader: TiffReader, found: Mapping[str, Any]) -> Listing:
+    """Read the series that ImageJ or SCIFIO describes in its metadata.
 
     Planes may follow the first image without IFDs of their own.
     """
-    found = imagej_metadata(reader.first, reader.header.byteorder)
-    return _ImageJSeries(reader, found or {}).list()
+    return _ImageJSeries(reader, found).list()
 
 
 class _ImageJSeries:
@@ -468,7 +497,7 @@ class _ImageJSeries:
         return Listing([Series("imagej", [level])], self.defects)
 
     def _end_of(self, n_images: int) -> int:
-        return first_offset(self.head, 0) + n_images * image_bytes(self.head, 0)
+        return self.head.columns.first_offset(0) + n_images * image_bytes(self.head, 0)
 
     def _run_limit(self) -> int:
         return self.reader.size if self.n_images == 1 else run_limit(self.head, 0)
@@ -498,7 +527,7 @@ class _ImageJSeries:
         second = self.reader.directory(offset)
         if second is None or offset == self.reader.first.offset:
             return True
-        if first_offset(Pages(self.reader, [offset]), 0) != self._end_of(1):
+        if Pages(self.reader, [offset]).columns.first_offset(0) != self._end_of(1):
             return False
         step = second.next_offset - offset if second.next_offset else 0
         last = self.reader.directory(offset + step * (self.n_images - 2))
@@ -520,9 +549,9 @@ class _ImageJSeries:
     def _truncated_series(self) -> Listing:
         """Return contiguous planes that the end of the file cuts off; the rest is missing."""
         n_bytes = image_bytes(self.head, 0)
-        room = max(0, self._run_limit() - first_offset(self.head, 0))
+        room = max(0, self._run_limit() - self.head.columns.first_offset(0))
         n_there = min(self.n_images, room // n_bytes if n_bytes else 0)
-        level = planes_of_run(self._level(self.head, 1), np.arange(self.n_images), n_there)
+        level = planes_of_run(self._level(self.head, 1), n_there=n_there)
         listing = Listing([Series("imagej", [level])], self.defects)
         what = "planes counted by ImageJ reach past the end of the file"
         listing.miss(what, f"room for {n_there}", f"{self.n_images} planes", self.reader.url)
@@ -645,7 +674,7 @@ class _ShapedSeries:
         pages, index = self.pages, self.index
         if not is_final(pages, index):
             return False
-        end = first_offset(pages, index) + n_pages * image_bytes(pages, index)
+        end = pages.columns.first_offset(index) + n_pages * image_bytes(pages, index)
         if run_limit(pages, index) < min(end, pages.reader.size):
             return False  # texts or IFDs lie between the planes
         check_run(pages, index, n_pages)

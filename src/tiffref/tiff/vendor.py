@@ -29,7 +29,6 @@ from .series import (
     Listing,
     check_run,
     count_planes,
-    first_offset,
     fits_page,
     image_bytes,
     is_final,
@@ -39,7 +38,6 @@ from .series import (
     run_limit,
 )
 from .vendor_metadata import (
-    MAX_PLANES,
     PARSE_ERRORS,
     TAG_VALUES,
     NdtiffIndex,
@@ -346,8 +344,8 @@ def _fit_to_pages(
     n_planes, rest = divmod(math.prod(level.shape), max(1, math.prod(shape)))
     n_there = len(level.row)
     if level.is_run:
-        room = (pages.reader.size - first_offset(pages, row)) // max(1, image_bytes(pages, row))
-        n_there = min(n_planes, room)
+        room = pages.reader.size - pages.columns.first_offset(row)
+        n_there = min(n_planes, room // max(1, image_bytes(pages, row)))
     is_same = page_shape == shape and n_planes == n_there and not rest
     is_same = is_same and (is_reshaped or fits_page(level.shape, shape))
     if 0 < len(level.shape) == len(level.axes) and (is_same or not math.prod(shape)):
@@ -357,8 +355,7 @@ def _fit_to_pages(
         what = "the file has fewer planes than it declares"
         listing.miss(what, n_there, f"{n_planes} ({counted})", pages.reader.url)
     if level.is_run and n_planes > n_there:
-        is_listed = n_planes <= MAX_PLANES
-        return planes_of_run(level, np.arange(n_planes), n_there) if is_listed else level
+        return planes_of_run(level, n_there=n_there)
     listing.defects.append(f"{counted} in {n_there} pages of {shape}")
     return replace(level, shape=(n_there, *shape), axes=f"I{axes}")
 
@@ -401,7 +398,7 @@ def _plane_size(level: Level) -> tuple[int, int]:
 def _run_range(level: Level) -> tuple[int, int]:
     """Return start and end of contiguous planes in the file."""
     pages, row = level.first
-    begin = first_offset(pages, row)
+    begin = pages.columns.first_offset(row)
     return begin, begin + count_planes(level) * image_bytes(pages, row)
 
 

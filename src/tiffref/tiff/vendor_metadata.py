@@ -27,7 +27,7 @@ from ..metadata.microscopy import READERS
 from .ifd import Directory, Finding, TiffReader
 from .ome import OmeFile
 from .pages import Pages
-from .series import first_offset
+from .series import MAX_PLANES
 
 PARSE_ERRORS = (
     ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, NotImplementedError,
@@ -54,8 +54,6 @@ _MAX_BYTES = 1 << 26
 """Largest metadata tag."""
 _MAX_PROLOG = 2048
 """Characters before the first element of XML."""
-MAX_PLANES = 1 << 22
-"""Planes of one image. tifffile allocates a list of as many as the XML declares."""
 _PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*")
 _SIZE = re.compile(r"\bSize[CZT]\s*=\s*[\"'](\d{1,18})")
 _INDEX = re.compile(
@@ -254,7 +252,7 @@ class NdtiffIndex:
             raise ValueError(f"NDTiff.index spans {self._n_spanned} planes")
         for name, offset in self._first.items():
             reader = reader_of("" if name == own_name else str(self._folder / name))
-            if first_offset(Pages(reader, [reader.first.offset]), 0) != offset:
+            if Pages(reader, [reader.first.offset]).columns.first_offset(0) != offset:
                 what = f"the first plane of {name} in NDTiff.index is not its first page"
                 raise ValueError(what)
 
