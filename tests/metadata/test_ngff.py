@@ -252,6 +252,21 @@ def test_several_images_are_groups_as_bioformats2raw_has_them(tmp_path):
     assert names == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("write", [write_ome_pyramid, write_rgb_pyramid])
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_selected_overview_has_its_own_pixel_size(tmp_path, write, zarr_format):
+    write(tmp_path / "a.ome.tif")
+    references = tiffref.scan(tmp_path / "a.ome.tif", level=1, axes="ngff")
+    references.write_fsspec(tmp_path / "refs.json", zarr_format=zarr_format)
+    group = zarr.open_group(f"reference::{tmp_path / 'refs.json'}", mode="r")
+    (entry,) = (group.attrs if zarr_format == 2 else group.attrs["ome"])["multiscales"]
+    scale, translation = entry["datasets"][0]["coordinateTransformations"]
+    for n, dim in ((-2, "y"), (-1, "x")):
+        start, step = group[dim][0], group[dim][1] - group[dim][0]
+        assert (translation["translation"][n], scale["scale"][n]) == (start, step)
+        assert step == {"x": 0.5, "y": 1.0}[dim]
+
+
 def test_bioio_opens_each_of_several_images(tmp_path):
     bioio = pytest.importorskip("bioio_ome_zarr")
     images = write_two_images(tmp_path / "a.ome.tif")

@@ -582,6 +582,7 @@ def _describe_group(
             [(level.name.path, level.array) for level in same],
             calibration,
             _channels(first),
+            image.full.shape,
         )
 
 

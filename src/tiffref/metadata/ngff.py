@@ -83,6 +83,7 @@ def multiscale(
     dims: Sequence[str],
     levels: Sequence[tuple[str, Sequence[int]]],
     calibration: Calibration,
+    full_shape: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Return the `multiscales` entry of one image, whose axes are in the order of OME-NGFF.
 
@@ -98,6 +99,8 @@ def multiscale(
         Path and shape of each level, the full-size one first.
     calibration
         Calibration of the image.
+    full_shape
+        Shape of the image that the calibration is of; by default, of the first level.
     """
     described = []
     for axis, dim in zip(axes, dims, strict=True):
@@ -106,7 +109,7 @@ def multiscale(
         described.append({"name": dim, **{key: v for key, v in optional.items() if v is not None}})
     datasets = []
     for path, shape in levels:
-        scale, translation = level_grid(axes, shape, levels[0][1], calibration)
+        scale, translation = level_grid(axes, shape, full_shape or levels[0][1], calibration)
         steps = [
             {"type": "scale", "scale": scale},
             {"type": "translation", "translation": translation},
@@ -172,6 +175,7 @@ def describe_image(
     levels: Sequence[tuple[str, Array]],
     calibration: Calibration,
     channels: Sequence[Channel] = (),
+    full_shape: Sequence[int] = (),
 ) -> bool:
     """Describe an image in the attributes of the root; call `close_images` after the last one.
 
@@ -189,6 +193,8 @@ def describe_image(
         Calibration of the image.
     channels
         Its channels, if known.
+    full_shape
+        Its shape, if the first level is an overview.
 
     Returns
     -------
@@ -210,6 +216,7 @@ def describe_image(
         [first.dims[axis] for axis in order],
         [(path, [array.shape[axis] for axis in order]) for path, array in levels],
         calibration,
+        [(full_shape or first.shape)[axis] for axis in order],
     )
     shown = omero(name, channels, first.dtype) if channels else None
     is_ordered = not positions and list(order) == sorted(order)
