@@ -108,6 +108,16 @@ def test_a_secondary_image_has_the_same_metadata_if_it_is_selected(tmp_path, kin
     assert attributes(own).get("magnification") == attributes(of_file, name).get("magnification")
 
 
+@pytest.mark.parametrize("kind", ["Aperio Image Library v1", "Mikroscan Image Structure v1"])
+def test_a_selected_page_does_not_have_the_pixel_size_of_the_slide(tmp_path, kind):
+    path = tmp_path / "a.svs"
+    write_aperio(path, f"{kind}\r\n96x80 (16x16)|AppMag = 20|MPP = 0.5|")
+    sizes = [scales_of(tiffref.scan(path, key=key)) for key in (0, 1, 2, 3, 5)]
+    levels = [{"y": UM(size), "x": UM(size)} for size in (0.5, 2, 1, 2)]
+    assert sizes == [*levels, {}]  # the macro has another extent
+    assert attributes(tiffref.scan(path, key=0))["magnification"] == 20
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("kind", ["svs", "bif"])
 def test_a_slide_whose_first_page_is_skipped(tmp_path, kind, order):

@@ -356,8 +356,9 @@ def _image(
     full = first if isinstance(first, LevelFacts) else level
     assert isinstance(full, LevelFacts)
     ifd = full.ifds[0]
+    is_page = series.kind == "page"  # of any level, which has the same extent, or of another image
     if facts.main is not None:  # a secondary image was selected, which is shown as the image
-        role = find_role(series.name, ifd.subfile_type)
+        role = "thumbnail" if is_page else find_role(series.name, ifd.subfile_type)
     _report_differing_pages(series, full, report)
     _report_color_map(ifd, report)
     reference, extent = None, full
@@ -373,7 +374,8 @@ def _image(
     calibration = Calibration()
     if reference is None and role != "mask":
         calibration = calibrate(facts, series, ifd.tags, report)
-        if role != "image" and main is not None:
+        has_size = bool(calibration.scales) or not is_page
+        if role != "image" and main is not None and has_size:
             calibration = calibrate_minor(calibration, full, main.calibration, main.full, role)
     acquired = (
         calibration.acquired

@@ -319,7 +319,8 @@ def _select(
 ) -> Listing:
     """List the selected series or pages."""
     if key is not None and series is None:
-        return Listing([_pages_series(file, key)])
+        main = _pages_series(file, 0) if file.is_vendor else None
+        return Listing([_pages_series(file, key)], main=main)
     listing = _list(file)
     if series is None:
         return listing

@@ -84,8 +84,11 @@ class Listing:
 class ImageFile:
     """A file and its images: plain ones, and those that ImageJ, tifffile or GeoTIFF describe.
 
-    Subclasses read OME-TIFF and formats of vendors, and open the other files of a set.
+    Subclasses read OME-TIFF and formats of vendors, and open the other files of a set. The metadata
+    of a vendor (`is_vendor`) describe the image on the first page.
     """
+
+    is_vendor = False
 
     def __init__(self, reader: TiffReader) -> None:
         self.reader = reader

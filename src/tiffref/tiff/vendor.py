@@ -65,6 +65,8 @@ class VendorFile(ImageFile):
     `owns` if the `TiffFile` is closed together with the file.
     """
 
+    is_vendor = True
+
     def __init__(self, tif: Any, reader: TiffReader, *, owns: bool = True) -> None:
         super().__init__(reader)
         self.tif, self.owns = tif, owns
