@@ -196,3 +196,21 @@ def test_indexing_agrees_with_numpy(data):
         for n in values.shape[: data.draw(st.integers(1, 3))]
     )
     np.testing.assert_array_equal(store[selection], values[selection])
+
+
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+@pytest.mark.parametrize("order", ["little", "big"])
+@pytest.mark.parametrize("dtype", ["complex_int16", "complex64"])
+def test_horizontal_predictor_of_complex_numbers_is_that_of_gdal(
+    tmp_path, dtype, order, interleave
+):
+    rasterio = pytest.importorskip("rasterio")
+    path, image = tmp_path / "a.tif", np.arange(84, dtype="c8").reshape(2, 6, 7) * (3 - 50j)
+    how = {"driver": "GTiff", "count": 2, "height": 6, "width": 7, "dtype": dtype}
+    how |= {"compress": "deflate", "predictor": 2, "interleave": interleave, "ENDIANNESS": order}
+    with rasterio.open(path, "w", **how) as dataset:
+        dataset.write(image)
+    with rasterio.open(path) as dataset:
+        np.testing.assert_array_equal(dataset.read(), image)
+    assert_same(path, np.moveaxis(image, 0, -1) if interleave == "pixel" else image)

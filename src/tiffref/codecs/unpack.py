@@ -113,10 +113,12 @@ def unpredict(codec: SegmentCodec, samples: NDArray) -> NDArray:
     """
     if codec.predictor in NO_PREDICTOR or samples.size == 0:
         return samples
-    is_swapped_pair = samples.dtype.kind == "c" and codec.byteorder == ">"
-    if codec.predictor in HORIZONTAL and samples.itemsize <= 8 and not is_swapped_pair:
+    if codec.predictor in HORIZONTAL and samples.itemsize <= 8:
         # libtiff differences every sample type as integers of the same width
         integers = samples.view(f"u{samples.itemsize}")
+        if samples.dtype.kind == "c" and codec.byteorder == ">":
+            # and swaps their bytes as a whole, not those of each part
+            integers[...] = integers << np.uint64(32) | integers >> np.uint64(32)
         distance = HORIZONTAL[codec.predictor]
         imagecodecs.delta_decode(integers, axis=-2, dist=distance, out=integers)
         return samples
@@ -262,12 +264,13 @@ def _unpredict_triples(data: NDArray[np.uint8], shape: Shape, distance: int) -> 
 def _unpack_complex(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape) -> NDArray:
     dtype = np.dtype(codec.dtype)
     bits = codec.bits[0] if codec.bits else dtype.itemsize * 4
-    if codec.predictor in HORIZONTAL and codec.byteorder == "<":
-        pairs = np.array(data).view(f"<u{bits // 8}").reshape(shape)
-        data = unpredict(codec, pairs).reshape(-1).view(np.uint8)
+    byteorder = codec.byteorder
+    if codec.predictor in HORIZONTAL:
+        pairs = data.view(f"{byteorder}u{bits // 8}").astype(f"<u{bits // 8}").reshape(shape)
+        data, byteorder = unpredict(codec, pairs).reshape(-1).view(np.uint8), "<"
     elif codec.predictor not in NO_PREDICTOR:
         raise _undefined_predictor(codec)
-    parts = data.view(f"{codec.byteorder}i{bits // 16}").astype(f"f{dtype.itemsize // 2}")
+    parts = data.view(f"{byteorder}i{bits // 16}").astype(f"f{dtype.itemsize // 2}")
     return parts.view(dtype).reshape(shape)
 
 
