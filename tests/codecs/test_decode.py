@@ -116,11 +116,12 @@ def test_mask_of_lerc_stands_for_nan(samples, inner):
     np.testing.assert_array_equal(decode_segment(codec, data, out), image)
 
 
-def test_samples_of_lerc_may_have_a_mask_each():
-    planes = values((3, 12, 20), "f4")
-    masks = values((3, 12, 20), "?")
+@pytest.mark.parametrize(("rows", "columns"), [(12, 20), (12, 3), (3, 3)])
+def test_samples_of_lerc_may_have_a_mask_each(rows, columns):
+    planes = values((3, rows, columns), "f4")
+    masks = values((3, rows, columns), "?")
     data = imagecodecs.lerc_encode(planes, masks=masks, planar=True)
-    codec = SegmentCodec((1, 12, 20, 3), "<f4", 34887, parameters={"lerc_mask": "nan"})
+    codec = SegmentCodec((1, rows, columns, 3), "<f4", 34887, parameters={"lerc_mask": "nan"})
     expected = np.moveaxis(np.where(masks, planes, np.nan), 0, -1)[None]
     np.testing.assert_array_equal(decode_segment(codec, data), expected)
 

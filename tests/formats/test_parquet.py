@@ -70,13 +70,18 @@ def test_missing_chunks_at_the_very_beginning(tmp_path: Path) -> None:
         SegmentCodec((1, 4, 5, 1), "<u2", 50000, predictor=2),
         SegmentCodec((1, 4, 5, 1), "<u2", 5, byteorder=">"),
         SegmentCodec((1, 4, 5, 1), "<u2", 1, edge=(1, 2, 5)),
+        SegmentCodec((1, 4, 5, 1), "|b1", 1),
+        SegmentCodec((1, 4, 5, 1), "|b1", 4),
+        SegmentCodec((1, 4, 5, 1), "<c8", 1, bits=(32,), sample_format=5),
     ],
-    ids=["zlib", "zstd and predictor", "LZW", "tiffref_segment"],
+    ids=["zlib", "zstd and predictor", "LZW", "tiffref_segment", "bits", "fax", "complex integers"],
 )
 def test_missing_chunks_of_compressed_arrays(tmp_path: Path, codec: SegmentCodec) -> None:
     image = make_image(tmp_path, missing=(0, 1, 2, 3, 4, 5), fill_value=7)
-    group = Group({"image": Array(image.shape, image.chunks, image.dtype, image.dims, (codec,),
-                                  image.manifest, 7)})  # fmt: skip
+    dtype = np.dtype(codec.dtype)
+    fill = dtype.type(7).item()
+    group = Group({"image": Array(image.shape, image.chunks, dtype, image.dims, (codec,),
+                                  image.manifest, fill)})  # fmt: skip
     path = str(tmp_path / "refs.parquet")
     write_parquet(group, path)
     assert from_parquet(path)["image"].manifest.is_missing.all()
@@ -86,7 +91,7 @@ def test_missing_chunks_of_compressed_arrays(tmp_path: Path, codec: SegmentCodec
         storage_options={"fo": path, "remote_protocol": "file"},
         zarr_format=2,
     )
-    np.testing.assert_array_equal(opened["image"][:], np.full((12, 10), 7))
+    np.testing.assert_array_equal(opened["image"][:], np.full((12, 10), fill))
 
 
 def test_a_photograph_with_missing_chunks_is_refused(tmp_path: Path) -> None:

@@ -148,7 +148,8 @@ def lerc(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
     if meaning == "nan" and mask is not None:
         image[~mask] = np.nan
     n_samples = codec.shape[3]
-    if image.ndim == 3 and image.shape[2] != n_samples == image.shape[0]:
+    is_by_sample = image.shape[-1] != n_samples if mask is None else mask.ndim == 3
+    if is_by_sample and image.ndim == 3 and image.shape[0] == n_samples:
         image = np.moveaxis(image, 0, -1).copy()  # each sample has its own mask
     if meaning == "alpha" and math.prod(image.shape[2:]) == n_samples - 1:
         alpha = np.full((*image.shape[:2], 1), 255, image.dtype)

@@ -77,7 +77,8 @@ def _encode_fill_chunk(path: str, array: Array) -> bytes:
     values = np.full(chunks, fill, np.dtype(encoding["dtype"]))
     compressor = encoding["compressor"]
     if isinstance(codec, SegmentCodec) and (compressor or {}).get("id") == SEGMENT_ID:
-        return wrap_inlined(SegmentCodec(codec.shape, codec.dtype), values.tobytes())
+        whole = SegmentCodec(codec.shape, codec.dtype, bits=(8 * values.itemsize,))  # not packed
+        return wrap_inlined(whole, values.tobytes())
     # predictors run along the rows of a segment
     data = values.reshape(codec.shape if isinstance(codec, SegmentCodec) else chunks)
     try:
