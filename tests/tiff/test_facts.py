@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from ifds import BIG, CLASSIC, As, Ifd, image, write_tiff
+from ifds import BIG, CLASSIC, As, Form, Ifd, image, write_tiff
 
 import tiffref
 from tiffref.errors import (
@@ -230,3 +231,25 @@ def test_fax_and_predictors_that_libtiff_refuses_are_refused(tmp_path: Path) -> 
         write_tiff(path, [image(IMAGE.astype(dtype), {259: 3})])
         with pytest.raises(UnsupportedTiff, match="277"):
             tiffref.scan(path)
+
+
+@pytest.mark.parametrize("form", [CLASSIC, BIG])
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize(("code", "value"), [(256, 12), (258, 16), (259, 1), (266, 2), (273, 8)])
+def test_tags_that_are_repeated_with_other_values_are_reported(
+    tmp_path: Path, code: int, value: int, order: str, form: Form
+) -> None:
+    """The first one counts in all readers; nothing tells which one is right."""
+    path, pixels = tmp_path / "a.tif", np.arange(256, dtype="u1").reshape(16, 16)
+    for again in (value, {256: 16, 258: 8, 259: 1, 266: 1}.get(code)):
+        tags = {266: 1, 65000: As(3, [again or 0])}
+        write_tiff(path, [image(pixels, tags, order=order)], order=order, form=form)
+        data, head = path.read_bytes(), struct.pack(f"{order}HH", 65000, 3)
+        assert data.count(head) == 1
+        path.write_bytes(data.replace(head, struct.pack(f"{order}HH", code, 3)))
+        if again == value and code != 259:
+            with pytest.warns(TruncationWarning, match=rf"{code}: the tag is repeated"):
+                store = ZarrTiffStore(path)
+        elif again is not None:
+            store = ZarrTiffStore(path)
+        np.testing.assert_array_equal(store[...], pixels)

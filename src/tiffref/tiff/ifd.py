@@ -486,6 +486,10 @@ class TiffReader:
                 entries[code] = entry
             elif code == 270:
                 ifd.more_descriptions.append(ifd._decode(code, *entry))
+            elif code in _PIXEL_TAGS and entry[3:] != entries[code][3:]:
+                self.add_finding(
+                    ifd, REPEATED, code, f"type {kind}, {count} values", expected="one"
+                )
 
     def add_finding(
         self,
@@ -629,7 +633,10 @@ KIND_TAGS = DECODING_TAGS | {320, 33550, 33922, 34264, 34735, 34736, 34737, 4211
 """Decoding tags, and those of color tables, georeferencing, GDAL's metadata and nodata. IFDs with
 equal values share their facts."""
 UNKNOWN_TYPE = "values have an unknown type"
+REPEATED = "the tag is repeated with another value; the first counts, as in libtiff"
 """Finding for a tag of unknown type, which readers must skip (TIFF 6.0)."""
+TOLERATED = frozenset({UNKNOWN_TYPE, REPEATED})
+"""Findings for tags of which libtiff takes another value, or the default."""
 _PIXEL_TAGS = DECODING_TAGS | {273, 279, 324, 325, SUB_IFDS, 513, 514, 519, 520, 521} - {529, 532}
 """Tags without which pixels are lost."""
 _TAGS_WITH_VALUES = frozenset(

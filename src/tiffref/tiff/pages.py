@@ -26,8 +26,8 @@ from .ifd import (
     SEGMENT_LENGTHS,
     SEGMENT_OFFSETS,
     SUB_IFDS,
+    TOLERATED,
     TYPE_SIZES,
-    UNKNOWN_TYPE,
     UNSIGNED,
     Directory,
     Finding,
@@ -349,7 +349,7 @@ class Pages:
             ifd = self.directory(row)
             for lost in ifd.findings:
                 # falling back to the tag's default would change the pixels
-                if lost.tag in _SAMPLE_TAGS and lost.what != UNKNOWN_TYPE:
+                if lost.tag in _SAMPLE_TAGS and lost.what not in TOLERATED:
                     raise lost.to_error()
             try:
                 facts = self._facts[row] = read_facts(self.reader, ifd)
