@@ -39,6 +39,7 @@ from ..errors import (
     TiffrefError,
     collect_warnings,
 )
+from ..io.http import RETRIED_STATUSES
 from ..io.remote import open_source
 from ..io.urls import public_url, to_document_url, to_full_url, warn_about_signatures
 from ..metadata.cf import parse_date, read_time_coordinate
@@ -287,8 +288,6 @@ _RETRY_ERRNOS = frozenset(
         errno.EPIPE, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE,
     }
 )  # fmt: skip
-_RETRY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""HTTP statuses worth a retry; 404 and 403 are not."""
 _STATUS = re.compile(r"HTTP status (\d{3})$")
 _RETRY_S3_CODES = frozenset({"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable"})
 """Error codes of S3-compatible stores."""
@@ -309,11 +308,11 @@ def _is_transient_cause(error: BaseException) -> bool:
         return True
     if getattr(error, "errno", None) in _RETRY_ERRNOS:
         return True
-    if getattr(error, "status", None) in _RETRY_STATUSES:
+    if getattr(error, "status", None) in RETRIED_STATUSES:
         return True
     if isinstance(error, SourceError):
         status = _STATUS.search(str(error.got))
-        return status is not None and int(status[1]) in _RETRY_STATUSES
+        return status is not None and int(status[1]) in RETRIED_STATUSES
     response = getattr(error, "response", None)
     if isinstance(response, dict):
         return response.get("Error", {}).get("Code") in _RETRY_S3_CODES

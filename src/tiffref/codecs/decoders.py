@@ -40,7 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..model.codec import SegmentCodec
-from .guard import HARMLESS_BYTES, clean_png, first_xz_stream, jpeg_frame, trim_zstd
+from .guard import END_OF_JPEG, HARMLESS_BYTES, clean_png, first_xz_stream, jpeg_frame, trim_zstd
 
 _LOSSLESS_FRAMES = (0xC3, 0xC7, 0xCB, 0xCF)
 
@@ -84,14 +84,13 @@ def _join_interval(header: bytes, data: bytes) -> bytes:
         If the data are not exactly one restart interval.
     """
     end = _INTERVAL_END.search(data, 2)
-    is_whole = end is not None and (end[0] == _END_OF_IMAGE or end.end() == len(data))
+    is_whole = end is not None and (end[0] == END_OF_JPEG or end.end() == len(data))
     if not is_whole or not (data[:2] == header[-2:] or _INTERVAL_END.match(data)):
         raise ValueError("not exactly one interval between two restart markers")
     assert end is not None
-    return b"".join((header, data[2 : end.start()], _END_OF_IMAGE))
+    return b"".join((header, data[2 : end.start()], END_OF_JPEG))
 
 
-_END_OF_IMAGE = b"\xff\xd9"
 _INTERVAL_END = re.compile(rb"\xff[\xd0-\xd7\xd9]")
 
 

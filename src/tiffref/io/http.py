@@ -33,7 +33,8 @@ _STATUS_HINTS = {
 }
 _NO_RANGES = "the server does not support range requests"
 
-_RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Statuses worth a retry; 404 and 403 are not."""
 _REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 5
 _MAX_WHOLE_BYTES = 1 << 20
@@ -183,7 +184,7 @@ class HttpFile:
         """Request the first bytes; if the server ignores the range, read at most one byte."""
         headers = {"Range": f"bytes=0-{length - 1}"}
         response = await self._request("GET", headers, length, max_whole=1)
-        if response.status in _RETRIED_STATUSES:
+        if response.status in RETRIED_STATUSES:
             _check_status(response, self.url, 206)
         span = _SPAN.match(response.headers.get("content-range", ""))
         n_bytes = int(span[2]) - int(span[1]) + 1 if span else 0
@@ -286,7 +287,7 @@ class HttpFile:
 
     async def _head(self) -> Source:
         response = await self._request("HEAD", {}, 0)
-        if response.status in (404, 410) or response.status in _RETRIED_STATUSES:
+        if response.status in (404, 410) or response.status in RETRIED_STATUSES:
             _check_status(response, self.url, 200)
         return response.source(self.url) if response.status == 200 else Source(self.url)
 
@@ -459,7 +460,7 @@ def _check_status(response: Response, url: str, expected: int) -> None:
     if response.status == expected:
         return
     error = _status_error(response, url)
-    if response.status in _RETRIED_STATUSES:
+    if response.status in RETRIED_STATUSES:
         raise _TransientError(error, _parse_delay(response.headers.get("retry-after", "")))
     raise error
 
