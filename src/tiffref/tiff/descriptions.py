@@ -228,13 +228,13 @@ def read_linked_ifd(reader: TiffReader, ifd: Directory, code: int) -> Any:
 
 def _to_text(data: bytes, name: str) -> str | bytes:
     """Decode a text stored as UNDEFINED; return the bytes if they are not text."""
-    encoding = "utf-8"
+    encoding, text = "utf-8", data
     if name == _COMMENT:
         encodings = {b"ASCII\0\0\0": "utf-8", b"UNICODE\0": "utf-16"}
         if data[:8] not in encodings:
             return data
-        encoding, data = encodings[data[:8]], data[8:]
+        encoding, text = encodings[data[:8]], data[8:]
     try:
-        return data.decode(encoding).rstrip("\0")
+        return text.decode(encoding).rstrip("\0")
     except UnicodeDecodeError:
         return data
