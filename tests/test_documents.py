@@ -310,6 +310,30 @@ def test_levels_of_a_stack_are_told_apart(tmp_path, form):
         np.testing.assert_array_equal(read_array(group[path], ..., fetch=Fetcher()), expected)
 
 
+def test_a_changed_file_of_a_plate_or_mosaic_is_scanned_again(tmp_path):
+    data = {}
+    for n, (well, c) in enumerate(np.ndindex(2, 2)):
+        (tmp_path / "mosaic").mkdir(exist_ok=True)
+        data[well, c] = random_pixels()
+        write_tiled(tmp_path / f"B0{well + 1}_{c}.tif", data[well, c])
+        write_map(tmp_path / f"mosaic/{n}.tif", (64, 64), x=5e5 + 640 * n)
+    plate, mosaic = tmp_path / "plate.json", tmp_path / "mosaic.json"
+    tiffref.scan_sequence(str(tmp_path / "{well}_{c}.tif"), layout="hcs").write_fsspec(plate)
+    tiffref.scan_sequence(str(tmp_path / "mosaic/*.tif"), mosaic=True).write_fsspec(mosaic)
+    changed = random_pixels() // 9
+    write_tiled(tmp_path / "B02_1.tif", changed)
+    assert len(tiffref.refresh(plate).rescanned) == 1
+    array = tiffref.References.open(plate).group["B/2/0/image"]
+    found = read_array(array, ..., fetch=Fetcher()).squeeze()
+    np.testing.assert_array_equal(found, [data[1, 0], changed])
+    changed = write_map(tmp_path / "mosaic/2.tif", (64, 64), x=5e5 + 1280)
+    assert len(tiffref.refresh(mosaic).rescanned) == 1
+    np.testing.assert_array_equal(read(mosaic)[:, 128:192], changed)
+    write_map(tmp_path / "mosaic/2.tif", (64, 64), x=5e5 + 640)
+    with pytest.raises(tiffref.ManifestMismatch, match="got .*500640, .*expected .*501280"):
+        tiffref.refresh(mosaic)
+
+
 @pytest.mark.parametrize("n_files", [1, 2])
 def test_tiles_at_each_others_place_are_noticed(tmp_path, form, n_files):
     """Programs that write in threads store tiles in the order in which they are finished."""

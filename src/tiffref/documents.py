@@ -350,12 +350,12 @@ def _in_all_orders(references: References) -> Iterator[References]:
 
 
 def _series_index(references: References) -> dict[str, Any]:
-    """Return the index of the series of each array, by path."""
+    """Return the index in its file of the series of each array, by path."""
     return {
         level["path"]: row.get("index")
         for row in references.series
         for level in row.get("levels", ())
-        if "path" in level
+        if "path" in level and "well" not in row  # fields of plates are counted otherwise
     }
 
 
