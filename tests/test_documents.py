@@ -330,7 +330,7 @@ def test_a_changed_file_of_a_plate_or_mosaic_is_scanned_again(tmp_path):
     assert len(tiffref.refresh(mosaic).rescanned) == 1
     np.testing.assert_array_equal(read(mosaic)[:, 128:192], changed)
     write_map(tmp_path / "mosaic/2.tif", (64, 64), x=5e5 + 640)
-    with pytest.raises(tiffref.ManifestMismatch, match="got .*500640, .*expected .*501280"):
+    with pytest.raises(tiffref.ManifestMismatch, match=r"got .*500640, .*expected .*501280"):
         tiffref.refresh(mosaic)
 
 

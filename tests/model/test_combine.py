@@ -223,7 +223,7 @@ def test_reindex_and_merge_are_an_outer_join():
     )
     expected = stack([make(n) for n in "acb"], np.arange(3)[:, None], (3,), ("t",))
     np.testing.assert_array_equal(table(whole), table(expected))
-    with pytest.raises(ManifestMismatch, match="two files overlap, got a and c"):
+    with pytest.raises(ManifestMismatch, match="two files have the same coordinates, got a and c"):
         merge_arrays(reindex_axis(a, 0, np.array([0, 2]), 3), reindex_axis(c, 0, np.array([0]), 3))
 
 

@@ -67,7 +67,7 @@ def test_a_new_band_of_all_dates(tmp_path, keep):
     before = keep(tiffref.scan_sequence(pattern))
     put(tmp_path, "20220505_B8A")
     with pytest.raises(
-        ManifestMismatch, match="1 positions would have no file, got time 2, band 2"
+        ManifestMismatch, match=r"1 position would have no file, got time=2022-06-01.*, band=B8A"
     ):
         tiffref.append_sequence(before, pattern)
     hole = tiffref.append_sequence(before, pattern, allow_holes=True)
@@ -99,7 +99,7 @@ def test_a_changed_file_is_named(tmp_path, keep):
     pattern = put(tmp_path, "20220505_B04", "20220601_B04")
     before = keep(tiffref.scan_sequence(pattern))
     os.utime(tmp_path / "S_20220505_B04.tif", (1, 1))
-    with pytest.raises(StaleSource, match=r"1 files.*S_20220505_B04\.tif"):
+    with pytest.raises(StaleSource, match=r"1 file of.*S_20220505_B04\.tif.*refresh"):
         tiffref.append_sequence(before, pattern)
 
 

@@ -414,7 +414,10 @@ def merge_arrays(first: Array, second: Array) -> Array:
     if both.any():
         n = int(np.flatnonzero(both)[0])
         names = [_source_url(array, array.manifest.source[n]) for array in (first, second)]
-        raise ManifestMismatch("two files overlap", got=" and ".join(names))
+        raise ManifestMismatch(
+            "two files have the same coordinates", got=" and ".join(names),
+            hint="Leave out one of them.",
+        )  # fmt: skip
     assert first.manifest.shape == second.manifest.shape
     codecs, rows = unify_codecs([first, second])
     sources, (ours, theirs) = _source_columns([first, second], rows)

@@ -256,13 +256,13 @@ def _check_occupied(
         at = np.flatnonzero((index[mask] == place).all(axis=1))
         raise ManifestMismatch(
             f"{int((count > 1).sum())} positions have more than one file",
-            got=f"{_describe_place(axes, place)}: {first_few(parts[n].url for n in at.tolist())}",
+            got=f"{describe_place(axes, place)}: {first_few(parts[n].url for n in at.tolist())}",
             hint="Add a field that distinguishes them to the pattern, or leave out some files.",
         )
     empty = np.argwhere(count == 0)
     if not len(empty):
         return {}
-    places = [_describe_place(axes, tuple(location)) for location in empty[:MAX_REPORTED]]
+    places = [describe_place(axes, tuple(location)) for location in empty[:MAX_REPORTED]]
     if not plan.allow_holes:
         raise ManifestMismatch(
             f"{len(empty)} of {n_places} positions have no file",
@@ -272,7 +272,8 @@ def _check_occupied(
     return {"n_holes": len(empty), "holes": places}
 
 
-def _describe_place(axes: Sequence[Axis], location: Sequence[int]) -> str:
+def describe_place(axes: Sequence[Axis], location: Sequence[int]) -> str:
+    """Return the coordinates of a position, such as "time=2024-01-05, band=B04"."""
     texts = (
         f"{axis.name}={n if axis.values is None else axis.values[n]}"
         for axis, n in zip(axes, location, strict=True)

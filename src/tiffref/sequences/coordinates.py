@@ -265,10 +265,10 @@ def order_axes(names: Sequence[str], axesorder: Sequence[str | int] | None) -> l
     return ordered
 
 
-def count_empty(array: Array, n_axes: int) -> int:
-    """Return the number of positions on the first axes of an array that have no file."""
+def empty_positions(array: Array, n_axes: int) -> NDArray[np.int64]:
+    """Return the positions on the first axes of an array that have no file, `(n, n_axes)`."""
     filled = (array.manifest.source != MISSING).reshape(*array.manifest.shape[:n_axes], -1)
-    return int((~filled.any(axis=-1)).sum())
+    return np.argwhere(~filled.any(axis=-1))
 
 
 def read_axis(name: str, array: Array) -> Axis:

@@ -28,6 +28,7 @@ from ..errors import (
     first_few,
     warn,
 )
+from ..formats.summary import count
 from ..io.allow import AllowList, is_local
 from ..io.remote import open_source
 from ..io.source import check_unchanged
@@ -47,10 +48,11 @@ from .assemble import (
     band_orders,
     combine,
     compare,
+    describe_place,
 )
 from .coordinates import (
     Axis,
-    count_empty,
+    empty_positions,
     join_axes,
     make_axis,
     order_axes,
@@ -511,9 +513,9 @@ def _new_files(
             changed.append(url)
     if changed:
         raise StaleSource(
-            f"{len(changed)} files of the sequence have changed since they were scanned",
+            f"{count(len(changed), 'file')} of the sequence changed after the scan",
             got=first_few(changed),
-            hint="Scan the sequence again.",
+            hint="Update the references with tiffref refresh, or scan the sequence again.",
         )
     columns = {name: [values[n] for n in rows] for name, values in listed.columns.items()}
     bands = [listed.bands[n] for n in rows] if listed.bands else ()
@@ -545,11 +547,13 @@ def _join(
             first = reindex_axis(first, n, ours, axis.length)
             second = reindex_axis(second, n, theirs, axis.length)
         children[path] = merge_arrays(first, second)
-    holes = count_empty(children[old.main_path], len(dims))  # type: ignore[arg-type]
+    empty = empty_positions(children[old.main_path], len(dims))  # type: ignore[arg-type]
+    holes = len(empty)
     if holes and not allow_holes:
+        places = (describe_place(axes, tuple(place)) for place in empty[:MAX_REPORTED])
         raise ManifestMismatch(
-            f"{holes} positions would have no file",
-            got=", ".join(f"{axis.name} {axis.length}" for axis in axes),
+            f"{count(holes, 'position')} would have no file",
+            got=first_few(places, "; "),
             hint="Pass allow_holes=True to leave them missing.",
         )
     children |= {axis.name: array for axis in axes if (array := axis.to_array()) is not None}
