@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
 import imagecodecs
 import numpy as np
 import pytest
+from ifds import As, image, write_tiff
 from segments import compress, values
 
 from tiffref.codecs.decode import decode_segment
 from tiffref.model.codec import SegmentCodec
+from tiffref.zarr import ZarrTiffStore
 
 
 def test_sgilog_luminance():
@@ -202,3 +205,36 @@ def test_old_jpeg_that_is_a_whole_stream():
     stream = imagecodecs.jpeg_encode(image, level=90)
     codec = SegmentCodec((1, 16, 24, 3), "|u1", 6, photometric=6, parameters={"outcolorspace": 2})
     np.testing.assert_array_equal(decode_segment(codec, stream)[0], imagecodecs.jpeg_decode(stream))
+
+
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("way", ["tables", "stream", "stream without length", "tables of a stream"])
+def test_old_jpeg_files(tmp_path: Path, way: str, order: str) -> None:
+    """Tags have the offsets of tables, or that of a stream (TIFF 6.0, section 22)."""
+    rasterio = pytest.importorskip("rasterio")
+    pixels = (np.stack([*np.mgrid[:16, :24], np.full((16, 24), 9)], -1) * 8).astype("u1")
+    parameters, segment = old_jpeg_parts(pixels)
+    prefix = imagecodecs.jpeg_encode(pixels, level=90, subsampling="444")
+    tags = {259: 6, 262: 6, 512: 1, 530: (1, 1), 513: As(4, 8), 514: As(4, len(prefix))}
+    if way == "tables of a stream":  # the first strip begins with the header of the scan
+        start = prefix.index(b"\xff\xda")
+        prefix, segment, tags[514] = prefix[:start], prefix[start:-2], As(4, start)
+    elif way == "stream without length":
+        del tags[514]
+    elif way == "tables":
+        del tags[513], tags[514]
+        prefix = b""
+        for code, name in ((519, "q"), (520, "dc"), (521, "ac")):
+            tables, offsets = parameters[f"ojpeg_{name}_tables"], []
+            while tables:
+                size = 64 if name == "q" else 16 + sum(tables[:16])
+                offsets.append(8 + len(prefix))
+                prefix, tables = prefix + tables[:size], tables[size:]
+            tags[code] = As(4, offsets)
+    path, one = tmp_path / "a.tif", image(pixels, tags, encode=lambda _: segment, order=order)
+    write_tiff(path, [one], order=order, prefix=prefix)
+    with rasterio.open(path) as dataset:
+        expected = np.moveaxis(dataset.read(), 0, -1)
+    np.testing.assert_array_equal(ZarrTiffStore(path)[...], expected)
+    assert np.abs(expected.astype(int) - pixels).max() < 12
