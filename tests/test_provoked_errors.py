@@ -278,6 +278,8 @@ $ scan image.tif -o a.tif  # 2
   tiffref: error: a.tif: references are JSON, not a TIFF; name them a.json
 $ scan image.tif -o a.nc  # 2
   tiffref: error: a.nc: references are JSON, not a netCDF file; name them a.json
+$ scan image.tif -o a.json.gz  # 2
+  tiffref: error: a.json.gz: references are JSON, not a gzip file; name them a.json
 $ scan image.tif -o scenes  # 3
   tiffref: error: scenes: cannot write the references, got IsADirectoryError: Is a directory. Give the name of a file in the folder.
 $ scan image.tif -o a.json --url-prefix www.host.org/data  # 2
@@ -411,6 +413,14 @@ PYTHON = [
      "unknown chunkmode 'x', expected None or tile"),
     ("scan('image.tif', zattrs=5)", "SelectionError",
      "zattrs must be a mapping of names to values, not 5"),
+    ("scan('image.tif', level='0')", "SelectionError",
+     "image.tif: level '0' does not exist: the file has level 0 only"),
+    ("scan('image.tif').write_fsspec('a.json', url=5)", "SelectionError",
+     "not a path or URL, got int, expected text"),
+    ("validate('image.json', pixels=-1)", "SelectionError",
+     "not a number of chunks, got -1, expected 0 or more, or 'all'"),
+    ("validate('image.json', pixels='some')", "SelectionError",
+     "not a number of chunks, got 'some', expected 0 or more, or 'all'"),
     ("scan('image.tif', level=9)", "SelectionError",
      "image.tif: level 9 does not exist: the file has level 0 only"),
     ("scan('image.tif').write_fsspec('a.json', ulr='x')", "UnknownArgument",

@@ -354,7 +354,7 @@ def no_such_index(what: str, index: object, n: int, url: str | None = None) -> S
     a.tif: level 9 does not exist: the file has levels 0 to 2
     """
     has = f"{what}s 0 to {n - 1}" if n > 1 else f"{what} 0 only" if n else f"no {what}"
-    return SelectionError(f"{what} {index} does not exist: the file has {has}", url=url)
+    return SelectionError(f"{what} {index!r} does not exist: the file has {has}", url=url)
 
 
 def unreadable(url: str, error: BaseException, what: str = "cannot be read") -> SourceError:

@@ -20,6 +20,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ from .codecs.zarr_codecs import to_zarr2
 from .errors import (
     Finding,
     InvalidReferences,
+    SelectionError,
     SourceError,
     StaleSource,
     TiffrefError,
@@ -338,6 +340,8 @@ def validate(
 
     Raises
     ------
+    SelectionError
+        If `pixels` is neither a number of chunks nor "all".
     SourceError
         If the document itself cannot be read.
     InvalidReferences
@@ -352,6 +356,9 @@ def validate(
     """
     check_kind(document)
     report = Report(None if isinstance(document, Mapping) else redact(os.fspath(document)))
+    if pixels != "all" and not (isinstance(pixels, Integral) and pixels >= 0):
+        expected = "0 or more, or 'all'"
+        raise SelectionError("not a number of chunks", got=repr(pixels), expected=expected)
     references = _parse(document, storage_options, report)
     if references is None:
         return report

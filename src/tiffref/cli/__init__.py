@@ -57,7 +57,7 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="tiffref",
         description="Make TIFF files readable as Zarr without copying a byte.",
-        epilog="Exit codes: 0 done, 1 invalid or partial, 2 usage, 3 access.",
+        epilog="Exit codes: 0 done, 1 invalid or partial, 2 usage, 3 reading or writing failed.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     Command("", actions=COMMANDS).add_to(parser, "COMMAND")

@@ -177,6 +177,7 @@ def plan_prefix(prefix: str, urls: Iterable[str]) -> Callable[[str], str]:
     SelectionError
         If the prefix is a URL without its scheme, or a GDAL path.
     """
+    prefix = check_address(prefix)
     is_plain = "://" not in prefix and prefix[1:2] != ":"
     hint = spelling_hint(f"{prefix.rstrip('/')}/") if is_plain else None
     if hint:
@@ -341,7 +342,7 @@ _CONTENT: tuple[tuple[bytes, str, str], ...] = (
 
 _OTHER_FORMATS = {
     "zarr": "a Zarr store", "tif": "a TIFF", "tiff": "a TIFF", "nc": "a netCDF file",
-    "h5": "an HDF5 file",
+    "h5": "an HDF5 file", "gz": "a gzip file", "zst": "a Zstandard file", "zip": "a ZIP archive",
 }  # fmt: skip
 """File name extensions by which readers would not recognize references."""
 
@@ -389,7 +390,8 @@ def misnamed_references(name: str) -> tuple[str, str] | None:
     """
     stem, _, ending = name.rstrip("/").rpartition(".")
     kind = _OTHER_FORMATS.get(ending.lower()) if stem else None
-    return (f"references are JSON, not {kind}", f"{stem}.json") if kind else None
+    better = f"{stem.removesuffix('.json')}.json"
+    return (f"references are JSON, not {kind}", better) if kind else None
 
 
 def missing_file_error(name: str) -> SourceError:
