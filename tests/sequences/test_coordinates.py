@@ -1,9 +1,13 @@
 """Fields to coordinates: what values are, and the axes they make."""
 
+import contextlib
+
 import numpy as np
 import pytest
+import tifffile
 
-from tiffref.errors import ManifestMismatch, SelectionError
+import tiffref
+from tiffref.errors import ManifestMismatch, MetadataWarning, SelectionError
 from tiffref.sequences.coordinates import make_axis, order_axes, read_values
 
 
@@ -97,3 +101,46 @@ def test_axes_are_ordered_by_name_or_place():
     assert order_axes(["a", "b", "c"], [2, 0, 1]) == ["c", "a", "b"]
     with pytest.raises(SelectionError, match="axesorder must name each axis"):
         order_axes(["a", "b"], ["a"])
+
+
+def write_microscope_file(path, size=0.5, unit="µm", names=("a", "b"), step=None, byteorder="<"):
+    sizes = {f"PhysicalSize{axis}{key}": value for axis in "XY"
+             for key, value in (("", size), ("Unit", unit))}  # fmt: skip
+    metadata = {"axes": "CYX", "Channel": {"Name": list(names)}}
+    if step is not None:
+        metadata = {"axes": "TYX", "TimeIncrement": step, "TimeIncrementUnit": "s"}
+    tifffile.imwrite(path, np.ones((2, 8, 9), "u2"), ome=True, metadata=metadata | sizes,
+                     photometric="minisblack", byteorder=byteorder)  # fmt: skip
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize(
+    ("first", "second", "names"),
+    [
+        ({}, {"size": 0.25}, "y, x"),
+        ({}, {"unit": "nm"}, "y, x"),
+        ({}, {"names": ("a", "x")}, "c"),
+        ({}, {"names": ("a", "a")}, "c"),
+        ({"step": 1}, {"step": 2}, "t"),
+        ({}, {}, ""),
+        ({}, {"size": 0.5000000001}, ""),
+    ],
+)
+def test_files_that_differ_in_coordinates_are_reported(tmp_path, first, second, names, byteorder):
+    for n, how in enumerate((first, second)):
+        write_microscope_file(tmp_path / f"k{n}.ome.tif", **how, byteorder=byteorder)
+    expected = pytest.warns(MetadataWarning, match=rf"k1\.ome\.tif: files differ.*got {names}\.")
+    with expected if names else contextlib.nullcontext():
+        stack = tiffref.scan_sequence(f"{tmp_path}/k{{k:d}}.ome.tif")
+    assert stack.group["image"].shape == (2, 2, 8, 9)
+    stack = tiffref.scan_sequence([tmp_path / "k0.ome.tif"], pattern=r"k(?P<k>\d)")
+    stack.write_fsspec(tmp_path / "refs.json")
+    with expected if names else contextlib.nullcontext():
+        tiffref.append_sequence(tmp_path / "refs.json", [tmp_path / "k1.ome.tif"])
+
+
+def test_channels_in_another_order_are_refused(tmp_path):
+    write_microscope_file(tmp_path / "k0.ome.tif", names=("a", "b"))
+    write_microscope_file(tmp_path / "k1.ome.tif", names=("b", "a"))
+    with pytest.raises(ManifestMismatch, match=r"bands \('b', 'a'\)"):
+        tiffref.scan_sequence(f"{tmp_path}/k{{k:d}}.ome.tif")

@@ -329,6 +329,11 @@ class Location:
         return ", ".join(parts) or "no georeference"
 
     @property
+    def is_empty(self) -> bool:
+        """Whether the raster has no georeference."""
+        return not (self.system or self.transform or any(self.others))
+
+    @property
     def pixel(self) -> tuple[float, float]:
         """Width and height of a pixel."""
         assert self.transform is not None

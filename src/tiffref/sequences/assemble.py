@@ -48,7 +48,7 @@ from ..model.combine import (
 )
 from ..model.manifest import INLINED
 from ..references import References
-from .coordinates import Axis
+from .coordinates import Axis, warn_of_differing
 from .file_scans import GEO_TAGS, Part, have_same_location, without_tags
 
 METADATA = frozenset({"georeference", "nodata"})
@@ -152,7 +152,7 @@ def band_orders(arrays: Sequence[Array | None]) -> list[tuple[str, ...]]:
     Other differences are ignored: names may contain the date, and not all writers name bands.
     """
     orders: list[tuple[str, ...]] = [()] * len(arrays)
-    for attribute in ("long_name", "color_interpretation"):
+    for attribute in ("long_name", "color_interpretation", "channel_names"):
         values = [array and array.attributes.get(attribute) for array in arrays]
         bands = [tuple(map(str, names)) if isinstance(names, list) else () for names in values]
         variants: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
@@ -391,6 +391,13 @@ def _describe_whole(
         and not dropped & set(child.dims)
         and not (name == "time" and not child.dims)
     }
+    if parts[0].location.is_empty:  # georeferences were compared
+        # files with equal metadata share their references
+        distinct: dict[int, Part] = {}
+        for part in parts:
+            distinct.setdefault(id(part.references), part)
+        groups = {part.url: part.references.group for part in distinct.values()}
+        warn_of_differing([n for n, one in variables.items() if one.dims == (n,)], groups)
     placed = {
         path: _geozarr_attributes(array, bool(dropped)) for path, array in parts[0].arrays.items()
     }

@@ -7,7 +7,7 @@ file. Times are stored as in CF: integers since 1970-01-01.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,8 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InvalidReferences, ManifestMismatch, SelectionError, first_few
-from ..model.array import Array
+from ..errors import (
+    InvalidReferences,
+    ManifestMismatch,
+    MetadataWarning,
+    SelectionError,
+    first_few,
+    warn,
+)
+from ..model.array import Array, Group
 from ..model.manifest import MISSING
 from ..read.chunks import decode_inlined
 
@@ -291,6 +298,41 @@ def read_axis(name: str, array: Array) -> Axis:
     if code is not None and values.dtype.kind == "i":
         values = values.astype(f"M8[{code}]")
     return Axis.numbered(name, length, values)
+
+
+def warn_of_differing(names: Collection[str], groups: Mapping[str, Group]) -> None:
+    """Warn if files differ in coordinates of the same names: in pixel sizes, times or channels.
+
+    Parameters
+    ----------
+    names
+        Names of the coordinates.
+    groups
+        Root of each file, by its URL; the coordinates are those of the first one.
+    """
+    first, *others = (group.children for group in groups.values())
+    urls = [*groups][1:]
+    for url, other in zip(urls, others, strict=True):
+        found = [name for name in names if not _are_equal(first.get(name), other.get(name))]
+        if found:
+            what = "files differ in coordinates (pixel sizes, times, channels)"
+            hint = "Those of the first file are used: stack only files that have the same."
+            error = ManifestMismatch(what, url=url, got=first_few(found), hint=hint)
+            warn(MetadataWarning(str(error), url=url, key=found[0]), stacklevel=5)
+            return
+
+
+def _are_equal(first: Array | Group | None, second: Array | Group | None) -> bool:
+    if not isinstance(first, Array) or not isinstance(second, Array):
+        return False
+    units = [array.attributes.get("units") for array in (first, second)]
+    inlined = [array.manifest.inlined for array in (first, second)]
+    if first.shape != second.shape or units[0] != units[1] or not all(0 in one for one in inlined):
+        return False
+    if first.codecs == second.codecs and inlined[0] == inlined[1]:
+        return True
+    a, b = (decode_inlined(array, 0)[: first.shape[0]] for array in (first, second))
+    return bool(np.allclose(a, b, rtol=1e-6) if a.dtype.kind == "f" else np.array_equal(a, b))
 
 
 def join_axes(old: Axis, new: Axis) -> tuple[Axis, NDArray[np.int64], NDArray[np.int64]]:

@@ -58,6 +58,7 @@ from .coordinates import (
     order_axes,
     read_axis,
     read_values,
+    warn_of_differing,
 )
 from .file_scans import Part, Progress, read_dates, scan_files, unreadable
 from .inputs import FileList, list_files, read_fields
@@ -547,6 +548,13 @@ def _join(
             first = reindex_axis(first, n, ours, axis.length)
             second = reindex_axis(second, n, theirs, axis.length)
         children[path] = merge_arrays(first, second)
+    described = [
+        name
+        for name, child in old.group.children.items()
+        if isinstance(child, Array) and child.dims == (name,) and name not in dims
+    ]
+    if locate(old.group).is_empty:
+        warn_of_differing(described, {"": old.group, new.sources[0].url: new.group})
     empty = empty_positions(children[old.main_path], len(dims))  # type: ignore[arg-type]
     holes = len(empty)
     if holes and not allow_holes:
