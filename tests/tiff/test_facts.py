@@ -57,6 +57,18 @@ def test_integer_tags_repeated_for_each_sample(tmp_path: Path, code: int) -> Non
         ZarrTiffStore(path)[...]
 
 
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("text", [b"8\0", b"", b"\xff\x81\0"])
+@pytest.mark.parametrize("code", [256, 259, 262, 277, 284, 317])
+def test_integer_tags_stored_as_text_are_refused(
+    tmp_path: Path, code: int, text: bytes, order: str
+) -> None:
+    path = tmp_path / "a.tif"
+    write_tiff(path, [spelled(As(2, text), code)], order=order)
+    with pytest.raises(MalformedTiff, match="not a single integer"):
+        tiffref.scan(path)
+
+
 def test_pixels_without_samples_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     write_tiff(path, [spelled(0, 277)])

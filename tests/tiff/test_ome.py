@@ -20,7 +20,6 @@ from tiffref.errors import MalformedTiff, ManifestMismatch, MetadataWarning, Tru
 from tiffref.io.source import LocalSource
 from tiffref.tiff.ifd import TiffReader
 from tiffref.tiff.ome import OmeFile, ome_text
-from tiffref.tiff.series import level_facts
 from tiffref.tiff.vendor import open_vendor
 from tiffref.tiff.vendor_metadata import is_vendor_file
 from tiffref.zarr import ZarrTiffStore
@@ -33,7 +32,7 @@ def pixels(*shape, dtype="u2"):
 def columns(listing):
     """Return what a listing says of each level, as plain values."""
     return [
-        (one.name, [_level(level_facts(level)) for level in one.levels]) for one in listing.series
+        (one.name, [_level(level.to_facts()) for level in one.levels]) for one in listing.series
     ]
 
 

@@ -461,11 +461,9 @@ def test_reads_of_a_cog(tmp_path, monkeypatch):
     with rasterio.open(path, "w", **profile, blocksize=256, compress="deflate") as dataset:
         dataset.write(np.random.default_rng(0).integers(0, 255, (1024, 1024), "u1"), 1)
     n_reads, readers = [], []
-    read, begin = LocalSource.read, ifd.TiffReader.__post_init__
+    read, close = LocalSource.read, ifd.TiffReader.close
     monkeypatch.setattr(LocalSource, "read", lambda *args: n_reads.append(1) or read(*args))
-    monkeypatch.setattr(
-        ifd.TiffReader, "__post_init__", lambda self: readers.append(self) or begin(self)
-    )
+    monkeypatch.setattr(ifd.TiffReader, "close", lambda self: readers.append(self) or close(self))
     references = tiffref.scan(path)
     assert len(references.series[0]["levels"]) == 3
     assert [reader.n_reads for reader in readers] == [3]
@@ -506,9 +504,9 @@ def test_the_file_is_closed_after_the_scan(tmp_path, monkeypatch):
 
     data = np.zeros((3, 20, 30), "u2")
     tifffile.imwrite(tmp_path / "a.tif", data, compression="zlib", photometric="minisblack")
-    readers, begin = [], TiffReader.__post_init__
+    readers, close = [], TiffReader.close
     monkeypatch.setattr(
-        TiffReader, "__post_init__", lambda self: readers.append(weakref.ref(self)) or begin(self)
+        TiffReader, "close", lambda self: readers.append(weakref.ref(self)) or close(self)
     )
     gc.disable()
     try:

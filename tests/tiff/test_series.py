@@ -26,7 +26,6 @@ from tiffref.tiff.series import (
     Listing,
     geotiff_series,
     imagej_series,
-    level_facts,
     plain_series,
     shaped_series,
 )
@@ -189,7 +188,7 @@ def _level_of(level: Any) -> tuple[Any, ...]:
 
 
 def got_of(listing: Listing) -> list[list[tuple[Any, ...]]]:
-    return [[_facts_of(level_facts(level)) for level in one.levels] for one in listing.series]
+    return [[_facts_of(level.to_facts()) for level in one.levels] for one in listing.series]
 
 
 def _facts_of(level: LevelFacts) -> tuple[Any, ...]:
@@ -223,7 +222,7 @@ def test_a_run_needs_three_directories(tmp_path: Path) -> None:
     reader = TiffReader(LocalSource(path))
     listing = imagej_series(reader, imagej_metadata(reader.first, reader.header.byteorder))
     assert listing is not None
-    level = level_facts(listing.series[0].levels[0])
+    level = listing.series[0].levels[0].to_facts()
     assert level.offset.shape == (len(GRADIENT), 1)
     assert reader.n_reads == 3
     assert not reader.findings
@@ -270,7 +269,7 @@ def test_a_run_that_is_cut_off(tmp_path: Path, n_missing: int) -> None:
     listing = series_of(path)
     assert listing.missing is not None
     assert "24 planes" in str(listing.missing)
-    level = level_facts(listing.series[0].levels[0])
+    level = listing.series[0].levels[0].to_facts()
     assert level.shape == (24, 32, 48)
     assert (level.ifd < 0).sum() == -(-n_missing // 3072)
 
@@ -289,7 +288,7 @@ def test_more_planes_than_memory_has_room_for(
 ) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, GRADIENT[0], description=text, metadata=None, byteorder=byteorder)
-    with pytest.raises(MalformedTiff, match="planes reach past the end of the file"):
+    with pytest.raises(MalformedTiff, match=r"planes .*reach past the end of the file"):
         tiffref.scan(path, allow_holes=allow_holes)
 
 
@@ -356,7 +355,7 @@ def test_fewer_pages_than_the_shape_promises(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:cut])
     listing = series_of(path)
     assert listing.missing is not None
-    level = level_facts(listing.series[0].levels[0])
+    level = listing.series[0].levels[0].to_facts()
     assert level.shape == (24, 32, 48)
     assert (level.ifd < 0).sum() == 4
 
@@ -374,7 +373,7 @@ def test_imagej_counts_that_contradict_the_pages(tmp_path: Path, counts: str) ->
     listing = series_of(path)
     assert listing.missing is None
     assert len(listing.defects) == 1
-    assert level_facts(listing.series[0].levels[0]).shape == (10, 32, 48)
+    assert listing.series[0].levels[0].to_facts().shape == (10, 32, 48)
 
 
 IMAGEJ_COUNTS = {
@@ -411,7 +410,7 @@ def test_imagej_planes_are_those_of_the_pages(
     expected = IMAGEJ_COUNTS[counts]
     assert bool(listing.defects) == (expected is None)
     assert listing.missing is None
-    shape = level_facts(listing.series[0].levels[0]).shape[:-2]
+    shape = listing.series[0].levels[0].to_facts().shape[:-2]
     assert shape == expected or (expected is None and math.prod(shape) == 6)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -620,9 +619,9 @@ def test_an_invalid_page_hides_no_others(tmp_path: Path) -> None:
     struct.pack_into("<HI", data, tag.offset + 2, 11, 1)  # a width that is a float
     path.write_bytes(data)
     levels = [one.levels[0] for one in series_of(path).series]
-    assert level_facts(levels[0]).shape == (4, 32, 48)
+    assert levels[0].to_facts().shape == (4, 32, 48)
     with pytest.raises(MalformedTiff, match="256"):
-        level_facts(levels[1])
+        levels[1].to_facts()
 
 
 # ---- the corpus

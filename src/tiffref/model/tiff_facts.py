@@ -7,6 +7,7 @@ TIFF 6.0.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +47,11 @@ class IfdFacts:
     subfile_type: int
     tags: Mapping[int, Any] = field(default_factory=dict)
     tables: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the image in bytes, uncompressed."""
+        return math.prod(self.shape) * (np.dtype(self.dtype).itemsize if self.dtype else 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

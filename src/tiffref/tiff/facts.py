@@ -38,7 +38,7 @@ _DROPPED_TAGS = frozenset(
 _MCU_STARTS, _MCU_STARTS_HIGH = 65426, 65432
 _LSM_INFO, _MAGNIFICATION, _CAPTURE_MODE = 34412, 65421, 65441
 _MAX_BITS, _MAX_SHORT = 32, (1 << 16) - 1
-_INTEGER_TYPES = frozenset({1, 2, 3, 4, 6, 7, 8, 9, 13, 16, 17, 18})
+_INTEGER_TYPES = frozenset({1, 3, 4, 6, 7, 8, 9, 13, 16, 17, 18})
 _STREAMED = JPEG | {OLD_JPEG}
 """Compressions whose streams carry decoding parameters."""
 _NDPI_GRAY = "ndpi gray"

@@ -470,7 +470,6 @@ class Level:
         MalformedTiff, ManifestMismatch
             If IFDs are malformed, or do not fit together.
         """
-        assert not self.is_run
         if self.error is not None:
             raise self.error
         if len(self.row) > 1 and self.segments is None:

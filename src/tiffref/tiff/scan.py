@@ -40,7 +40,7 @@ from .ifd import Finding, TiffReader
 from .ome import Companion, OmeFile, is_companion, missing_members, ome_text
 from .pages import Level, Pages, Series, stack_pages
 from .probe import checked_array
-from .series import ImageFile, Listing, count_planes, level_facts, planes_of_run
+from .series import ImageFile, Listing
 from .sidecars import Sidecars, add_sidecars, has_sidecars
 from .vendor_metadata import is_vendor_file, tifffile_errors
 
@@ -260,7 +260,7 @@ def _series_facts(index: int, series: Series) -> SeriesFacts:
 
 def _level_facts(level: Level) -> LevelFacts | Exception:
     try:
-        return level_facts(level)
+        return level.to_facts()
     except TiffrefError as error:
         return error
 
@@ -355,8 +355,7 @@ def _pick(items: Sequence[Any], index: int, what: str, url: str) -> Any:
 def _planes_series(series: Series, key: Any, url: str) -> Series:
     """Stack the planes of a series that `key` selects."""
     level = series.levels[0]
-    n_planes = count_planes(level) if level.is_run else len(level.row)
-    planes = _planes_of(level, _indices(key, n_planes, url))
+    planes = _planes_of(level, _indices(key, len(level.row), url))
     return Series("page", [planes], series.name, series.number)
 
 
@@ -395,9 +394,6 @@ def _planes_of(level: Level, indices: list[int]) -> Level:
     pages, row = level.first
     shape, axes = pages.shape(row)
     shape, axes = (len(indices), *shape), f"I{axes}"
-    if level.is_run:
-        run = planes_of_run(level, np.array(indices, np.intp))
-        return replace(run, shape=shape, axes=axes, is_squeezed=True)
     file = None if level.file is None else level.file[indices]
     segments = level.segments
     if segments is not None:

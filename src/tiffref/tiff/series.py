@@ -17,12 +17,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import MalformedTiff, UnsupportedTiff
 from ..io.remote import open_source
 from ..io.source import ByteSource
-from ..model.tiff_facts import IfdFacts, LevelFacts
+from ..model.tiff_facts import IfdFacts
 from .descriptions import (
     Shaped,
     imagej_metadata,
@@ -326,19 +325,13 @@ def is_final(pages: Pages, row: int) -> bool:
     if offset.shape[1] < 2:
         return offset.shape[1] == 1
     ends = offset[0, :-1] + length[0, :-1]
-    return bool((ends == offset[0, 1:]).all()) and int(length.sum()) == image_bytes(pages, row)
+    return bool((ends == offset[0, 1:]).all()) and int(length.sum()) == pages.facts(row).n_bytes
 
 
 def _is_plain(ifd: IfdFacts) -> bool:
     is_plain = ifd.compression == 1 and ifd.bits in _WHOLE_BYTES and ifd.sample_format != 5
     is_subsampled = ifd.photometric == 6 and ifd.subsampling != (1, 1)
     return is_plain and not is_subsampled and ifd.fill_order == 1 and ifd.predictor == 1
-
-
-def image_bytes(pages: Pages, row: int) -> int:
-    """Return the uncompressed size of an image in bytes."""
-    ifd = pages.facts(row)
-    return math.prod(ifd.shape) * (np.dtype(ifd.dtype).itemsize if ifd.dtype else 0)
 
 
 def run_limit(pages: Pages, row: int) -> int:
@@ -348,7 +341,7 @@ def run_limit(pages: Pages, row: int) -> int:
     even if it cannot be read.
     """
     begin, directory = (
-        pages.columns.first_offset(row) + image_bytes(pages, row),
+        pages.columns.first_offset(row) + pages.facts(row).n_bytes,
         pages.directory(row),
     )
     places = [directory.offset, directory.next_offset]
@@ -358,7 +351,7 @@ def run_limit(pages: Pages, row: int) -> int:
 
 def planes_with_room(pages: Pages, row: int) -> int:
     """Return how many contiguous planes fit between an image and what follows it in the file."""
-    n_bytes = image_bytes(pages, row)
+    n_bytes = pages.facts(row).n_bytes
     room = run_limit(pages, row) - pages.columns.first_offset(row)
     return room // n_bytes if n_bytes > _MAX_PADDING else 0
 
@@ -370,7 +363,7 @@ def check_run(pages: Pages, row: int, n_planes: int) -> None:
     """
     n_listed = pages.directory(row).n_listed_segments
     listed = int(pages.columns.segments(np.array([row]), n_listed)[1].sum())
-    n_bytes = image_bytes(pages, row)
+    n_bytes = pages.facts(row).n_bytes
     n_all = n_planes * n_bytes
     if listed not in (0, n_bytes, n_all, min(n_all, _MAX_LENGTH)):
         raise MalformedTiff(
@@ -386,40 +379,33 @@ def count_planes(level: Level) -> int:
     return math.prod(level.shape) // max(1, math.prod(pages.shape(row)[0]))
 
 
-def planes_of_run(
-    level: Level, numbers: NDArray[Any] | None = None, n_there: int | None = None
-) -> Level:
-    """Return contiguous planes, by default all, with explicit segments.
+def planes_of_run(level: Level, n_there: int | None = None) -> Level:
+    """Return a level of one IFD as one of the contiguous planes that this IFD describes.
 
-    Only the first `n_there` of these are in the file; by default all are.
+    Only the first `n_there` planes are in the file; by default all are.
     """
     pages, row = level.first
-    ifd, n_bytes = pages.facts(row), image_bytes(pages, row)
+    ifd, size = pages.facts(row), pages.reader.size
+    n_planes, n_bytes = max(1, count_planes(level)), ifd.n_bytes
+    if n_planes - MAX_PLANES > size // max(1, n_bytes):
+        error = truncated(
+            "planes reach past the end of the file", url=pages.reader.url, ifd=ifd.name,
+            got=f"{size} bytes", expected=f"at least {n_planes * n_bytes} bytes",
+        )  # fmt: skip
+        return replace(level, error=error)
     if not _is_plain(ifd):
-        raise UnsupportedTiff("several planes of one IFD are compressed or packed", ifd=ifd.name)
-    if numbers is None:
-        n_planes, size = max(1, count_planes(level)), pages.reader.size
-        if n_planes - MAX_PLANES > size // max(1, n_bytes):
-            raise truncated(
-                "planes reach past the end of the file", url=pages.reader.url, ifd=ifd.name,
-                got=f"{size} bytes", expected=f"at least {n_planes * n_bytes} bytes",
-            )  # fmt: skip
-        numbers = np.arange(n_planes, dtype=np.uint64)
+        what = "several planes of one IFD are compressed or packed"
+        return replace(level, error=UnsupportedTiff(what, ifd=ifd.name))
     n_strips = max(1, pages.directory(row).n_listed_segments)
-    offset, length = pages.columns.segments(np.array([row]), n_strips)
-    if n_strips == 1:
+    offset, length = level.segments or pages.columns.segments(np.array([row]), n_strips)
+    if offset.shape[1] == 1:
         length = np.full((1, 1), n_bytes, np.uint64)  # writers list the size of one or all planes
-    step = numbers.astype(np.uint64, copy=False) * np.uint64(n_bytes)
+    step = np.arange(n_planes, dtype=np.uint64) * np.uint64(n_bytes)
     offset = np.where(offset > 0, offset + step[:, None], np.uint64(0))
-    rows = np.full(len(numbers), row)
-    rows[len(rows) if n_there is None else n_there :] = -1
-    segments = offset, np.repeat(length, len(numbers), 0)
-    return replace(level, row=rows, is_run=False, segments=segments)
-
-
-def level_facts(level: Level) -> LevelFacts:
-    """Read a level into columns, with a row for each of contiguous planes."""
-    return (planes_of_run(level) if level.is_run else level).to_facts()
+    rows = np.full(n_planes, row)
+    rows[n_planes if n_there is None else n_there :] = -1
+    segments = offset, np.repeat(length, n_planes, 0)
+    return replace(level, row=rows, is_run=True, segments=segments)
 
 
 # ---- ImageJ
@@ -496,11 +482,12 @@ class _ImageJSeries:
         if is_one and n_there > self.n_images:
             room = f"the file has room for {n_there} planes"
             self.defects.append(f"{room}, but ImageJ counts {self.n_images}")
-        level = self._level(self.head, 1, is_run=self.n_images > 1)
+        level = self._level(self.head, 1)
+        level = planes_of_run(level) if self.n_images > 1 else level
         return Listing([Series("imagej", [level])], self.defects)
 
     def _end_of(self, n_images: int) -> int:
-        return self.head.columns.first_offset(0) + n_images * image_bytes(self.head, 0)
+        return self.head.columns.first_offset(0) + n_images * self.head.facts(0).n_bytes
 
     def _run_limit(self) -> int:
         return self.reader.size if self.n_images == 1 else run_limit(self.head, 0)
@@ -537,7 +524,7 @@ class _ImageJSeries:
         is_regular = last is not None and not last.next_offset
         return is_regular or len(self.reader.chain()) <= self.n_images
 
-    def _level(self, pages: Pages, n_rows: int, *, is_run: bool = False) -> Level:
+    def _level(self, pages: Pages, n_rows: int) -> Level:
         shape, axes = tuple(self.sizes[axis] for axis in self.order), self.order
         rest = self.n_images // math.prod(shape)
         if rest > 1:
@@ -547,11 +534,11 @@ class _ImageJSeries:
             shape, axes = (*shape[:-1], *page_shape), axes + page_axes[1:]
         else:
             shape, axes = (*shape, *page_shape), axes + page_axes
-        return Level((pages,), np.arange(n_rows), shape, axes, is_run=is_run)
+        return Level((pages,), np.arange(n_rows), shape, axes)
 
     def _truncated_series(self) -> Listing:
         """Return contiguous planes that the end of the file cuts off; the rest is missing."""
-        n_bytes = image_bytes(self.head, 0)
+        n_bytes = self.head.facts(0).n_bytes
         room = max(0, self._run_limit() - self.head.columns.first_offset(0))
         n_there = min(self.n_images, room // n_bytes if n_bytes else 0)
         level = planes_of_run(self._level(self.head, 1), n_there=n_there)
@@ -661,7 +648,8 @@ class _ShapedSeries:
         if self.found.axes == "":
             self.listing.defects.append("tifffile's axes do not match its shape")
         shape, axes = self._shape(n_pages)
-        level = Level((pages,), np.array(rows), shape, axes, is_run=is_run, is_squeezed=False)
+        level = Level((pages,), np.array(rows), shape, axes, is_squeezed=False)
+        level = planes_of_run(level) if is_run else level
         self.listing.series.append(Series("shaped", [level], self.found.name))
         return n_there
 
@@ -677,7 +665,7 @@ class _ShapedSeries:
         pages, index = self.pages, self.index
         if not is_final(pages, index):
             return False
-        end = pages.columns.first_offset(index) + n_pages * image_bytes(pages, index)
+        end = pages.columns.first_offset(index) + n_pages * pages.facts(index).n_bytes
         if run_limit(pages, index) < min(end, pages.reader.size):
             return False  # texts or IFDs lie between the planes
         check_run(pages, index, n_pages)

@@ -30,7 +30,6 @@ from .series import (
     check_run,
     count_planes,
     fits_page,
-    image_bytes,
     is_final,
     plain_series,
     planes_of_run,
@@ -198,7 +197,7 @@ class VendorFile(ImageFile):
         known, runs = {0}, []
         for level in levels:
             for number, pages in enumerate(level.pages):
-                if pages.reader is reader and level.segments is not None:
+                if pages.reader is reader and level.segments is not None and not level.is_run:
                     known.update(level.segments[0][level.is_in(number), 0].tolist())
             if level.is_run and level.pages[0].reader is reader:
                 runs.append(_run_range(level))
@@ -256,12 +255,12 @@ class VendorFile(ImageFile):
         pages = tuple(map(_VendorPages, map(self.sibling, files), files.values()))
         converted = Level(
             pages, np.array(row, np.intp), shape, axes,
-            np.array(file, np.intp) if len(files) > 1 else None, is_run,
+            np.array(file, np.intp) if len(files) > 1 else None,
             segments=_explicit_segments(places), is_squeezed=level.kind != "shaped",
         )  # fmt: skip
-        if not is_run or _run_fits(converted, is_alone=len(level) == 1):
-            return converted
-        return self._level(level, may_run=False)
+        if is_run and not _run_fits(converted, is_alone=len(level) == 1):
+            return self._level(level, may_run=False)
+        return planes_of_run(converted) if is_run else converted
 
     def _with_chain_offsets(
         self, places: Sequence[_PlaneLocation | None]
@@ -338,6 +337,8 @@ def _fit_to_pages(
     `page_shape` is what tifffile makes of a page. Missing planes of an image (`is_full`, and no
     thumbnail) are an error. With `is_reshaped`, pages may have further axes than rows and columns.
     """
+    if level.error is not None:
+        return level
     pages, row = level.first
     try:
         shape, axes = pages.shape(row)
@@ -347,7 +348,7 @@ def _fit_to_pages(
     n_there = len(level.row)
     if level.is_run:
         room = pages.reader.size - pages.columns.first_offset(row)
-        n_there = min(n_planes, room // max(1, image_bytes(pages, row)))
+        n_there = min(n_planes, room // max(1, pages.facts(row).n_bytes))
     is_same = page_shape == shape and n_planes == n_there and not rest
     is_same = is_same and (is_reshaped or fits_page(level.shape, shape))
     if 0 < len(level.shape) == len(level.axes) and (is_same or not math.prod(shape)):
@@ -357,7 +358,7 @@ def _fit_to_pages(
         what = "the file has fewer planes than it declares"
         listing.miss(what, n_there, f"{n_planes} ({counted})", pages.reader.url)
     if level.is_run and n_planes > n_there:
-        return planes_of_run(level, n_there=n_there)
+        return replace(level, row=np.where(np.arange(n_planes) < n_there, row, -1))
     listing.defects.append(f"{counted} in {n_there} pages of {shape}")
     return replace(level, shape=(n_there, *shape), axes=f"I{axes}")
 
@@ -401,7 +402,7 @@ def _run_range(level: Level) -> tuple[int, int]:
     """Return start and end of contiguous planes in the file."""
     pages, row = level.first
     begin = pages.columns.first_offset(row)
-    return begin, begin + count_planes(level) * image_bytes(pages, row)
+    return begin, begin + count_planes(level) * pages.facts(row).n_bytes
 
 
 def _run_fits(level: Level, *, is_alone: bool) -> bool:
@@ -417,7 +418,7 @@ def _run_fits(level: Level, *, is_alone: bool) -> bool:
     """
     pages, row = level.first
     begin, end = _run_range(level)
-    n_bytes = image_bytes(pages, row)
+    n_bytes = pages.facts(row).n_bytes
     check_run(pages, row, (end - begin) // n_bytes if n_bytes else 0)
     room = run_limit(pages, row)
     if room >= min(end, pages.reader.size):
