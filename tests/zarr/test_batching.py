@@ -17,7 +17,7 @@ from chunked import CountingServer
 from zarr.core.buffer import default_buffer_prototype
 
 import zarr
-from tiffref.errors import InvalidReferences, SourceError
+from tiffref.errors import InvalidReferences, MalformedTiff, SourceError
 from tiffref.zarr import ZarrTiffStore, batching
 
 PROTOTYPE = default_buffer_prototype()
@@ -160,3 +160,29 @@ def test_a_range_past_all_files_keeps_nobody_waiting() -> None:
     refused, found = asyncio.run(get_both())
     assert isinstance(refused, InvalidReferences)
     assert found.to_bytes() == b"1234"
+
+
+@pytest.mark.parametrize("protocol", ["http", "memory", "file"])
+def test_chunks_that_are_whole_files(server: CountingServer, tmp_path: Path, protocol: str) -> None:
+    """References without offset and length, whose files nobody has asked for their sizes."""
+    places = {"http": server.url, "memory": "memory://whole", "file": f"file://{tmp_path}"}
+    array = {"zarr_format": 2, "shape": [8], "chunks": [4], "dtype": "|u1", "order": "C",
+             "compressor": None, "filters": None, "fill_value": 0}  # fmt: skip
+    refs: dict[str, Any] = {".zarray": json.dumps(array)}
+    for n, data in enumerate((b"1234", b"5678")):
+        refs[str(n)] = [f"{places[protocol]}/{n}"]
+        server.files[f"/{n}"] = data
+        fsspec.filesystem("memory").pipe_file(f"/whole/{n}", data)
+        (tmp_path / str(n)).write_bytes(data)
+    store = ZarrTiffStore({"version": 1, "refs": refs}, allow=[f"{places[protocol]}/"])
+    assert store[...].tobytes() == zarr.open_array(store, mode="r")[...].tobytes() == b"12345678"
+    assert store.fs.cat(["0", "1"]) == {"0": b"1234", "1": b"5678"}
+    assert store.fs.cat_file("1", 1, 3) == b"67"
+    assert store.fs.cat_file("1", -3) == b"678"
+    assert store.fs.info("1")["size"] == 4
+    for name in ("0", "1"):  # shorter than a chunk
+        server.files[f"/{name}"] = b"123"
+        fsspec.filesystem("memory").pipe_file(f"/whole/{name}", b"123")
+        (tmp_path / name).write_bytes(b"123")
+    with pytest.raises(MalformedTiff, match="got 3 bytes"):
+        ZarrTiffStore({"version": 1, "refs": refs}, allow=[f"{places[protocol]}/"])[...]
