@@ -8,6 +8,7 @@ same tags and types are read in bulk; all others are read one by one, with the s
 from __future__ import annotations
 
 import functools
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -456,6 +457,12 @@ class Level:
         """Facts of the first plane that has an IFD; raises like `first`."""
         pages, row = self.first
         return pages.facts(row)
+
+    @property
+    def n_planes(self) -> int:
+        """Number of planes in the shape."""
+        pages, row = self.first
+        return math.prod(self.shape) // max(1, math.prod(pages.shape(row)[0]))
 
     def is_in(self, number: int) -> NDArray[np.bool_]:
         """Return which planes are in one of the files, `(n,)`."""

@@ -87,10 +87,12 @@ def _plan_planes(
             "pages do not tile the array", got=page, expected=f"{n_pages} pages in {level.shape}"
         )
     n_planes = 1
+    split = [n for n, size in enumerate(level.shape) if chunks[n] < size]
     if grid_rows > 1:
         first = np.arange(grid_rows, dtype=np.uint64) * np.uint64(rows * row_bytes)
         starts, source = (starts[:, None] + first).reshape(-1), np.repeat(source, grid_rows)
-    elif (axis := _split_axis(level.shape, chunks)) >= 0:
+    elif split:
+        axis = split[-1]
         n = level.shape[axis]
         n_planes = _count_merged(level, starts.reshape(-1, n), plane_bytes, int(sizes[0]))
         chunks = (*chunks[:axis], n_planes, *chunks[axis + 1 :])
@@ -102,11 +104,6 @@ def _plan_planes(
     whole = replace(codec, shape=(n_planes, rows, page[3], page[4]))
     dtype = np.dtype(codec.dtype).newbyteorder("=")
     return Array(level.shape, chunks, dtype, dims, (whole,), manifest)
-
-
-def _split_axis(shape: Sequence[int], chunks: Sequence[int]) -> int:
-    """Return the innermost dimension with several chunks, or -1."""
-    return max((n for n, size in enumerate(shape) if chunks[n] < size), default=-1)
 
 
 def _count_merged(

@@ -355,7 +355,14 @@ def _pick(items: Sequence[Any], index: int, what: str, url: str) -> Any:
 def _planes_series(series: Series, key: Any, url: str) -> Series:
     """Stack the planes of a series that `key` selects."""
     level = series.levels[0]
-    planes = _planes_of(level, _indices(key, len(level.row), url))
+    indices, (pages, row) = _indices(key, len(level.row), url), level.first
+    shape, axes = pages.shape(row)
+    file, segments = level.file, level.segments
+    planes = Level(
+        level.pages, level.row[indices], (len(indices), *shape), f"I{axes}",
+        None if file is None else file[indices],
+        segments=None if segments is None else (segments[0][indices], segments[1][indices]),
+    )  # fmt: skip
     return Series("page", [planes], series.name, series.number)
 
 
@@ -387,18 +394,6 @@ def _indices(key: Any, n: int, url: str) -> list[int]:
     if not indices:
         raise SelectionError("key selects no page", url=url, got=key, expected="at least one page")
     return indices
-
-
-def _planes_of(level: Level, indices: list[int]) -> Level:
-    """Return a level of some planes of another level."""
-    pages, row = level.first
-    shape, axes = pages.shape(row)
-    shape, axes = (len(indices), *shape), f"I{axes}"
-    file = None if level.file is None else level.file[indices]
-    segments = level.segments
-    if segments is not None:
-        segments = segments[0][indices], segments[1][indices]
-    return Level(level.pages, level.row[indices], shape, axes, file, segments=segments)
 
 
 # ---- arrays

@@ -373,12 +373,6 @@ def check_run(pages: Pages, row: int, n_planes: int) -> None:
         )  # fmt: skip
 
 
-def count_planes(level: Level) -> int:
-    """Return the number of planes in the shape of a level."""
-    pages, row = level.first
-    return math.prod(level.shape) // max(1, math.prod(pages.shape(row)[0]))
-
-
 def planes_of_run(level: Level, n_there: int | None = None) -> Level:
     """Return a level of one IFD as one of the contiguous planes that this IFD describes.
 
@@ -386,7 +380,7 @@ def planes_of_run(level: Level, n_there: int | None = None) -> Level:
     """
     pages, row = level.first
     ifd, size = pages.facts(row), pages.reader.size
-    n_planes, n_bytes = max(1, count_planes(level)), ifd.n_bytes
+    n_planes, n_bytes = max(1, level.n_planes), ifd.n_bytes
     if n_planes - MAX_PLANES > size // max(1, n_bytes):
         error = truncated(
             "planes reach past the end of the file", url=pages.reader.url, ifd=ifd.name,

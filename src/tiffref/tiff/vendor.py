@@ -28,7 +28,6 @@ from .series import (
     ImageFile,
     Listing,
     check_run,
-    count_planes,
     fits_page,
     is_final,
     plain_series,
@@ -171,7 +170,7 @@ class VendorFile(ImageFile):
         if not {_UIC1, *_UIC_COUNTED} & first.entries.keys() or level.error is not None:
             return
         pages, row = level.first
-        n_planes = count_planes(level)
+        n_planes = level.n_planes
         n_counted = max(
             [first.entries[code][1] for code in _UIC_COUNTED & first.entries.keys()], default=1
         )
@@ -402,7 +401,7 @@ def _run_range(level: Level) -> tuple[int, int]:
     """Return start and end of contiguous planes in the file."""
     pages, row = level.first
     begin = pages.columns.first_offset(row)
-    return begin, begin + count_planes(level) * pages.facts(row).n_bytes
+    return begin, begin + level.n_planes * pages.facts(row).n_bytes
 
 
 def _run_fits(level: Level, *, is_alone: bool) -> bool:
