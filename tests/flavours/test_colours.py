@@ -10,7 +10,8 @@ import pytest
 from ifds import As, image, write_tiff
 from ways import assert_pixels, pixels, scan
 
-from tiffref.errors import MetadataWarning
+import tiffref
+from tiffref.errors import MalformedTiff, MetadataWarning
 
 PROFILE = b"\0" * 36 + b"acsp" + b"\0" * 88
 
@@ -152,3 +153,36 @@ def test_masks_and_reduced_images(tmp_path):
     assert [arrays[name].attributes["role"] for name in ("mask", "thumbnail")] == [
         "mask", "thumbnail",
     ]  # fmt: skip
+
+
+FULL_RANGE, VIDEO = [0, 255, 128, 255, 128, 255], [16, 235, 128, 240, 128, 240]
+
+
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("subsampling", [(2, 2), (2, 1), (4, 2), None])
+@pytest.mark.parametrize(
+    "tags",
+    [{}, {529: As(5, [0.2126, 0.7152, 0.0722])}, {532: As(5, VIDEO)}, {532: As(3, FULL_RANGE)},
+     {529: As(11, [0.299, 0.587, 0.114]), 532: As(3, VIDEO)}],
+    ids=lambda tags: "-".join(map(str, tags)) or "defaults",
+)  # fmt: skip
+def test_subsampled_ycbcr_is_what_libtiff_reads(tmp_path, tags, subsampling, order):
+    rasterio = pytest.importorskip("rasterio")
+    horizontal, vertical = subsampling or (2, 2)
+    n_blocks = 16 * 24 // (horizontal * vertical)
+    blocks = pixels(n_blocks, horizontal * vertical + 2, dtype="u1").tobytes()
+    tags = {262: 6, **({530: subsampling} if subsampling else {}), **tags}
+    path, unused = tmp_path / "a.tif", np.zeros((16, 24, 3), "u1")
+    write_tiff(path, [image(unused, tags, encode=lambda _: blocks, order=order)], order=order)
+    with rasterio.open(path) as dataset:
+        expected = np.moveaxis(dataset.read(), 0, -1)
+    assert_pixels(scan(path), {"image": expected})
+
+
+@pytest.mark.parametrize("tags", [{529: As(5, [0.5, 0.5])}, {532: "16 235 128 240 128 240"}])
+def test_ycbcr_without_its_numbers(tmp_path, tags):
+    one = image(np.zeros((16, 24, 3), "u1"), {262: 6, **tags}, encode=lambda _: bytes(576))
+    write_tiff(tmp_path / "a.tif", [one])
+    with pytest.raises(MalformedTiff, match="invalid numbers"):
+        tiffref.scan(tmp_path / "a.tif")
