@@ -42,6 +42,18 @@ def test_a_date_may_be_a_path_of_folders(tmp_path, scheme):
     assert days.tolist() == ["2022-01-05T00:00:00", "2022-01-17T00:00:00"]
 
 
+def test_a_field_that_depends_on_others_is_named(tmp_path):
+    names = ("20240601_24a1_B1", "20240602_24b2_B1", "20240601_24a1_B2", "20240602_24b2_B2")
+    data = {name: write(tmp_path / f"{name}.tif", pixels(n)) for n, name in enumerate(names)}
+    with pytest.raises(ManifestMismatch, match=r"4 of 8 pos.*Leave out the field 'sat', .*{}"):
+        tiffref.scan_sequence(tmp_path / "{time:%Y%m%d}_{sat}_{band}.tif")
+    found = read(tiffref.scan_sequence(tmp_path / "{time:%Y%m%d}_{}_{band}.tif"))
+    np.testing.assert_array_equal(found[1], [data[names[1]], data[names[3]]])
+    (tmp_path / f"{names[3]}.tif").unlink()  # now a file is missing
+    with pytest.raises(ManifestMismatch, match=r"5 of 8 positions have no file, [^{}]*$"):
+        tiffref.scan_sequence(tmp_path / "{time:%Y%m%d}_{sat}_{band}.tif")
+
+
 def test_axesorder(bands, tmp_path):
     references = tiffref.scan_sequence(
         tmp_path / "S2_{time:%Y%m%d}_{band}.tif", axesorder=["band", "time"]

@@ -267,9 +267,18 @@ def _check_occupied(
         raise ManifestMismatch(
             f"{len(empty)} of {n_places} positions have no file",
             got=first_few(places, "; "),
-            hint="Pass allow_holes=True to leave them missing, with a list in the references.",
+            hint=_needless_axis_hint(count, axes)
+            + "Pass allow_holes=True to leave them missing, with a list in the references.",
         )
     return {"n_holes": len(empty), "holes": places}
+
+
+def _needless_axis_hint(n_files: NDArray[np.int64], axes: Sequence[Axis]) -> str:
+    """Suggest to leave out a field that depends on the others, such as the satellite of a date."""
+    for n, axis in enumerate(axes):
+        if axis.length > 1 and axis.name != "time" and (n_files.sum(axis=n) == 1).all():
+            return f"Leave out the field '{axis.name}', in a pattern by {{}} in its place. "
+    return ""
 
 
 def describe_place(axes: Sequence[Axis], location: Sequence[int]) -> str:
