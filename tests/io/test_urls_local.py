@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ntpath
+import os
 from pathlib import PureWindowsPath
 
 import pytest
 
 from tiffref.io import urls
-from tiffref.io.urls import file_url, is_file_url, local_path
+from tiffref.io.urls import directory_error, file_url, is_file_url, local_path
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,13 @@ def test_addresses_of_documents_on_windows(monkeypatch: pytest.MonkeyPatch) -> N
         assert urls.from_document_url(urls.to_document_url(path)) == path
     rename = urls.plan_prefix("https://host/x", ["C:\\data\\a.tif", "C:\\data\\s\\b.tif"])
     assert rename("C:\\data\\s\\b.tif") == "https://host/x/s/b.tif"
+
+
+def test_folders_of_many_files_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "listdir", lambda name: [f"a{n}.tif" for n in range(10_001)])
+    error = str(directory_error("my data/"))
+    assert "10,001 TIFF files, such as a0.tif" in error
+    assert "tiffref stack 'my data/*.tif' -o refs.json" in error
+    assert "tiffref catalog build 'my data' -o CATALOG" in error

@@ -14,6 +14,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -466,24 +467,25 @@ def directory_error(name: str, wanted: str = "TIFF files") -> SourceError:
     if not name:
         return missing_file_error(name)
     shown = name.rstrip("/") or "/"
+    quoted = shlex.quote(shown)
     try:
-        names = sorted(os.listdir(name))[:_MAX_NAMES]  # noqa: PTH208
+        names = sorted(os.listdir(name))  # noqa: PTH208
     except OSError:
         names = []
     if "catalog.parquet" in names:
-        return SourceError("is a catalog", url=name, hint=f"Show it with: tiffref info {shown}")
+        return SourceError("is a catalog", url=name, hint=f"Show it with: tiffref info {quoted}")
     if {".zgroup", ".zarray", "zarr.json"} & set(names):
         return SourceError("is a Zarr store already", url=name, hint="Open it with zarr or xarray.")
     images = [file for file in names if file.lower().endswith(_EXTENSIONS)]
     if not images:
         inner = any(Path(name, other).is_dir() for other in names) and wanted == "TIFF files"
-        hint = f"With its subfolders: tiffref catalog build {shown} -o CATALOG" if inner else None
+        hint = f"With its subfolders: tiffref catalog build {quoted} -o CATALOG" if inner else None
         return SourceError(f"is a folder without {wanted}", url=name, hint=hint)
     ending = Path(images[0]).suffix
-    count = f"{len(images)} TIFF files, such as" if len(images) > 1 else "the TIFF file"
+    count = f"{len(images):,} TIFF files, such as" if len(images) > 1 else "the TIFF file"
     return SourceError(
         f"is a folder with {count} {images[0]}",
         url=name,
-        hint=f"\n  as one array: tiffref stack '{shown}/*{ending}' -o refs.json"
-        f"\n  as a catalog: tiffref catalog build {shown} -o CATALOG",
+        hint=f"\n  as one array: tiffref stack {shlex.quote(f'{shown}/*{ending}')} -o refs.json"
+        f"\n  as a catalog: tiffref catalog build {quoted} -o CATALOG",
     )
