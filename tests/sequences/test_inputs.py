@@ -22,6 +22,7 @@ from tiffref.errors import (
     SourceError,
 )
 from tiffref.sequences.inputs import list_files, natural_key
+from tiffref.zarr import ZarrTiffStore
 
 
 @pytest.fixture
@@ -165,6 +166,25 @@ def test_band_metadata_of_stac(tmp_path: Path, version: str, byteorder: str) -> 
     first = tiffref.scan_sequence(items[:1])
     both = tiffref.append_sequence(first, items).group["image"]
     assert (both.shape, both.attributes["scale_factor"], both.fill_value) == ((2, 1, 2), 0.5, 0)
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_several_files_of_stac_items(tmp_path: Path, as_list: bool) -> None:
+    """Relative addresses are those of each file."""
+    names = []
+    for n in range(3):
+        (tmp_path / f"s{n}").mkdir()
+        tifffile.imwrite(tmp_path / f"s{n}" / "a.tif", np.full((2, 3), n, "u1"))
+        time = {"datetime": f"2024-01-0{3 - n}T00:00:00Z"}
+        item = {"type": "Feature", "properties": time, "assets": {"a": {"href": "a.tif"}}}
+        names.append(tmp_path / f"s{n}" / "item.json")
+        items = {"type": "FeatureCollection", "features": [item]}
+        names[n].write_text(json.dumps(items if n else item))
+    files = names if as_list else f"{tmp_path}/s*/item.json"
+    references = tiffref.scan_sequence(files)
+    assert ZarrTiffStore(references)[:, 0, 0].tolist() == [2, 1, 0]
+    with pytest.raises(SourceError, match="no files"):
+        list_files(f"{tmp_path}/*.json")
 
 
 def test_band_metadata_of_the_file_wins(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def _list(
         return _from_table(files.to_dict("list"), "")
     if isinstance(files, Mapping):
         if files.get("type") in _STAC_TYPES:
-            return _from_stac(files.get("features", [files]), assets)
+            return _from_stac(_features(files), assets)
         return _from_table(files, "")
     if hasattr(files, "indices") and hasattr(files, "dims"):
         return _from_file_sequence(files)
@@ -140,9 +140,13 @@ def _list(
     if items and all(
         hasattr(i, "assets") or (isinstance(i, Mapping) and "assets" in i) for i in items
     ):
-        return _from_stac(items, assets)
+        return _from_stac([(item, "") for item in items], assets)
     names = [_address(item) for item in items]
-    return FileList([url for name in names for url in _list_member(name, storage_options)])
+    urls = [url for name in names for url in _list_member(name, storage_options)]
+    if urls and all(_READERS.get(Path(url).suffix.lower()) is _read_items for url in urls):
+        features = [_load_items(url, storage_options) for url in urls]
+        return _from_stac([feature for some in features for feature in some], assets)
+    return FileList(urls)
 
 
 def _list_member(name: str, storage_options: Mapping[str, Any] | None) -> list[str]:
@@ -180,7 +184,7 @@ def _list_name(
     name: str, assets: Sequence[str] | None, storage_options: Mapping[str, Any] | None
 ) -> FileList:
     read = _READERS.get(Path(name).suffix.lower())
-    if read is not None:
+    if read is not None and not is_pattern(name):
         return read(name, assets, storage_options)
     if os.path.isdir(name):  # noqa: PTH112 - false also for names that no file can have
         folder = name.rstrip("/")
@@ -192,7 +196,7 @@ def _list_name(
         return FileList([name])
     if has_fields(name):
         return FileList(_expand(to_glob(name), storage_options), pattern=_relative_pattern(name))
-    return FileList(_expand(name, storage_options))
+    return _list([name], assets, storage_options)
 
 
 def _relative_pattern(pattern: str) -> str:
@@ -233,6 +237,10 @@ def _read_parquet(name: str, assets: Any, storage_options: Any) -> FileList:
 
 
 def _read_items(name: str, assets: Sequence[str] | None, storage_options: Any) -> FileList:
+    return _from_stac(_load_items(name, storage_options), assets)
+
+
+def _load_items(name: str, storage_options: Any) -> list[tuple[Any, str]]:
     text = _read_text(name, storage_options)
     try:
         document = json.loads(text)
@@ -246,7 +254,12 @@ def _read_items(name: str, assets: Sequence[str] | None, storage_options: Any) -
             expected="an Item, an ItemCollection, or a table",
             hint=f"Add files with: tiffref append {name} FILES" if is_references else None,
         )
-    return _from_stac(document.get("features", [document]), assets, _folder(name))
+    return _features(document, _folder(name))
+
+
+def _features(document: Mapping[str, Any], folder: str = "") -> list[tuple[Any, str]]:
+    """Return the items of a STAC document, each with the folder of its relative addresses."""
+    return [(item, folder) for item in document.get("features", [document])]
 
 
 _READERS: Mapping[str, Callable[[str, Any, Any], FileList]] = {
@@ -304,10 +317,10 @@ def _resolve(url: str, folder: str) -> str:
     return url if is_full or not folder else f"{folder}/{url.removeprefix('./')}"
 
 
-def _from_stac(items: Iterable[Any], assets: Sequence[str] | None, folder: str = "") -> FileList:
+def _from_stac(items: Iterable[tuple[Any, str]], assets: Sequence[str] | None) -> FileList:
     """Return a row per asset: its URL, the time of its item, and its key as band."""
     rows: list[tuple[str, Any, str, list[dict[str, Any]]]] = []
-    for item in items:
+    for item, folder in items:
         try:
             document = item if isinstance(item, Mapping) else item.to_dict()
             properties = document.get("properties") or {}
