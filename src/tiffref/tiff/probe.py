@@ -120,13 +120,11 @@ def checked_array(
     report_wrong_lengths(level, report)
     if plan.is_merged:
         return plan.array
-    probe = _Probe(level, file, report, allows_holes)
+    probe = _Probe(level, file, report, allows_holes, plan.across_end)
     if plan.past_end:
-        return probe.with_empty_segments(
-            plan_level(level, dims, is_short=True, is_native=is_native)
-        )
-    array = plan.array
-    array = probe.with_exact_lzw_ends(array)
+        short = plan_level(level, dims, is_short=True, is_native=is_native)
+        return probe.with_empty_segments(short)
+    array = probe.with_exact_lzw_ends(plan.array)
     whole = array if level.ifds[0].tile else probe.with_whole_strips(array)
     chosen = [] if whole is None else probe.choose(whole)
     is_exact = whole is not None and probe.are_exact(whole, chosen)
@@ -137,23 +135,23 @@ def checked_array(
         probe.check_cropped(array)
         array = probe.with_cropped_tiles(array)
         chosen = probe.choose(array)
-        probe.check_decodable(array, chosen, plan.across_end)
-    errors = itertools.chain(
-        probe.truncated_by_count(array, chosen, plan.across_end),
-        probe.truncated_by_file(array, plan.across_end),
-    )
-    array = probe.accept_truncated(array, errors)
+        probe.check_decodable(array, chosen)
+    array = probe.accept_truncated(array, chosen)
     return array if len(array.codecs) == 1 else probe.with_one_codec(array)
 
 
 @dataclass(frozen=True, slots=True)
 class _Probe:
-    """Tests segments of a level, and changes its array accordingly."""
+    """Tests segments of a level, and changes its array accordingly.
+
+    `across_end` are segments whose byte counts reach past the end of the file.
+    """
 
     level: LevelFacts
     file: ImageFile
     report: Report
     allows_holes: bool
+    across_end: Sequence[int]
 
     # ---- reading segments
 
@@ -387,12 +385,10 @@ class _Probe:
         codec, data = _codec_at(array, n), self.read(array, n)
         return decodes(codec, data) and not decodes(replace(codec, edge=smallest), data)
 
-    def check_decodable(
-        self, array: Array, chosen: Sequence[int], across_end: Sequence[int] = ()
-    ) -> None:
+    def check_decodable(self, array: Array, chosen: Sequence[int]) -> None:
         """Decode the chosen segments; report those that lack only their checksum.
 
-        Segments cut off by the end of the file (`across_end`) are checked later.
+        Segments cut off by the end of the file are checked later.
         """
         for n in chosen:
             codec, data = accepting_truncated(_codec_at(array, n)), self.read(array, n)
@@ -402,7 +398,7 @@ class _Probe:
                 error.url = error.url or array.manifest.sources[array.manifest.source[n]].url
                 error.tag = f"segment {n}, {error.tag}" if error.tag else f"segment {n}"
                 raise
-            if n not in across_end and lacks_end(codec, data):
+            if n not in self.across_end and lacks_end(codec, data):
                 what = "the byte count of a segment is too small: it excludes the checksum"
                 self.report.add(COUNTS, what, got=f"{len(data)} bytes of segment {n}")
             if has_surplus(codec, data):
@@ -410,28 +406,25 @@ class _Probe:
 
     # ---- truncated segments
 
-    def accept_truncated(self, array: Array, errors: Iterator[tuple[MalformedTiff, bool]]) -> Array:
-        """Raise or warn of truncated segments; return the array with codecs that decode them.
-
-        `errors` are those of the segments, and whether readers show such segments in any case.
-        """
+    def accept_truncated(self, array: Array, chosen: Sequence[int]) -> Array:
+        """Raise or warn of truncated segments; return the array with codecs that decode them."""
         codecs = array.codecs
-        for error, is_harmless in errors:
+        for error, is_harmless in itertools.chain(
+            self._truncated_by_count(array, chosen), self._truncated_by_file(array)
+        ):
             if not (is_harmless or self.allows_holes):
                 raise error
             self.report.add_truncation(error)
             codecs = tuple(map(accepting_truncated, _codecs(array)))
         return array if codecs is array.codecs else replace(array, codecs=codecs)
 
-    def truncated_by_file(
-        self, array: Array, across_end: Sequence[int]
-    ) -> Iterator[tuple[MalformedTiff, bool]]:
-        """Yield the errors of segments whose byte counts reach past the end of the file.
+    def _truncated_by_file(self, array: Array) -> Iterator[tuple[MalformedTiff, bool]]:
+        """Yield the errors of segments that the end of the file cuts off, and if they are harmless.
 
         A byte count that is merely too large is legal, a truncated segment is not. Readers show the
         rows of truncated fax segments, and of those that only lack their checksum.
         """
-        for n in across_end[:_MAX_CHECKED_ENDS]:
+        for n in self.across_end[:_MAX_CHECKED_ENDS]:
             codec, cause = _codec_at(array, n), None
             try:
                 data = self.read(array, n)
@@ -445,8 +438,8 @@ class _Probe:
             is_whole = cause is None and compression_of(codec.compression).kind == "bytes"
             yield found, is_whole or codec.compression in FAX
 
-    def truncated_by_count(
-        self, array: Array, chosen: Sequence[int], across_end: Sequence[int]
+    def _truncated_by_count(
+        self, array: Array, chosen: Sequence[int]
     ) -> Iterator[tuple[MalformedTiff, bool]]:
         """Yield the errors of image segments whose byte count excludes samples.
 
@@ -460,7 +453,7 @@ class _Probe:
         tested = {*followed, *chosen}
         if "jpeg" in names:
             tested |= self._without_jpeg_end(array)
-        for n in sorted(tested - {*across_end}):
+        for n in sorted(tested - {*self.across_end}):
             codec, data, cause = _codec_at(array, n), self.read(array, n), None
             try:
                 if not _excludes_samples(codec, data, self._n_rows(codec, n), followed.get(n, b"")):
