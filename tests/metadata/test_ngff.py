@@ -278,6 +278,28 @@ def test_bioio_opens_each_of_several_images(tmp_path):
         assert size == found.physical_pixel_sizes.X
 
 
+@pytest.mark.parametrize("n_images", [2, 40])
+def test_many_images_are_laid_out_in_linear_time(tmp_path, monkeypatch, n_images):
+    import tifffile
+
+    from tiffref.metadata import ngff
+
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as tif:
+        for n in range(n_images):
+            metadata = {"axes": "CYX", "PhysicalSizeX": n + 1, "PhysicalSizeY": 1}
+            tif.write(np.full((2, 8, 9), n, "u1"), metadata=metadata, photometric="minisblack")
+    references = tiffref.scan(tmp_path / "a.ome.tif")
+    calls, is_coordinate = [], ngff._is_inlined_coordinate
+    monkeypatch.setattr(
+        ngff, "_is_inlined_coordinate", lambda array: calls.append(0) or is_coordinate(array)
+    )
+    group = open_group(references.to_kerchunk(3), tmp_path / "refs.json")
+    assert len(calls) <= 3 * len([*references.group.arrays()])
+    for n in range(n_images):
+        assert group[f"{n}/x"][1] == n + 1
+        assert (group[f"{n}/image"][...] == n).all()
+
+
 OME_XML = "OME/METADATA.ome.xml"
 
 

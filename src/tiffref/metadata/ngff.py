@@ -601,9 +601,10 @@ def _lay_out(prefix: str, group: Group, tree: _Hierarchy) -> None:
     rest = {path: array for path, array in group.arrays() if path.partition("/")[0] not in below}
     for name, child in below.items():
         _lay_out(f"{prefix}{name}/", child, tree)
+    index = _index_coordinates(rest) if images else {}
     for n, image in enumerate(images):
         lead = f"{prefix}{n}/" if len(images) > 1 else prefix
-        placed = _place_levels(lead, prefix, rest, image, tree)
+        placed = _place_levels(lead, prefix, rest, index, image, tree)
         ome: dict[str, Any] = {"version": _V05, "multiscales": [placed]}
         if image.omero is not None:
             ome["omero"] = {k: v for k, v in image.omero.items() if k != "version"}
@@ -625,7 +626,12 @@ def _lay_out(prefix: str, group: Group, tree: _Hierarchy) -> None:
 
 
 def _place_levels(
-    lead: str, prefix: str, arrays: Mapping[str, Array], image: _Image, tree: _Hierarchy
+    lead: str,
+    prefix: str,
+    arrays: Mapping[str, Array],
+    index: _Index,
+    image: _Image,
+    tree: _Hierarchy,
 ) -> dict[str, Any]:
     """Add the levels of an image to the tree, and return its entry."""
     # without the suffix that distinguishes dimensions of different images
@@ -641,7 +647,7 @@ def _place_levels(
         renamed = dict(zip(level.dims, names, strict=True))
         folder = f"{lead}{path}".rpartition("/")[0]
         tree.add(f"{lead}{path}", level.as_variable(tuple(names), level.attributes))
-        for name, variable in _coordinates(arrays, old, renamed, folder).items():
+        for name, variable in _coordinates(arrays, index, old, renamed, folder).items():
             tree.add(name, variable)
         tree.moves[prefix + old] = f"{lead}{path}"
         datasets.append({**dataset, "path": path})
@@ -650,17 +656,29 @@ def _place_levels(
     return {**entry, "axes": axes, "datasets": datasets}
 
 
+_Index = Mapping[tuple[str, str], Sequence[tuple[int, str]]]
+"""Position and path of coordinates, by their group and first dimension ("" for scalars)."""
+
+
+def _index_coordinates(arrays: Mapping[str, Array]) -> _Index:
+    index: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    for n, (path, array) in enumerate(arrays.items()):
+        if _is_inlined_coordinate(array):
+            key = path.rpartition("/")[0], array.dims[0] if array.dims else ""
+            index.setdefault(key, []).append((n, path))
+    return index
+
+
 def _coordinates(
-    arrays: Mapping[str, Array], path: str, renamed: Mapping[str, str], folder: str
+    arrays: Mapping[str, Array], index: _Index, path: str, renamed: Mapping[str, str], folder: str
 ) -> dict[str, Array]:
     """Return the coordinates and scalar variables of a level, by their new paths."""
     here, _, own = path.rpartition("/")
     named = str(arrays[path].attributes.get("coordinates", "")).split()
     variables = {}
-    for name, array in arrays.items():
-        parent, _, last = name.rpartition("/")
-        is_described = parent == here and last != own and _is_inlined_coordinate(array)
-        if is_described and set(array.dims) <= renamed.keys() and (array.dims or last in named):
+    for _, name in sorted(one for dim in (*renamed, "") for one in index.get((here, dim), ())):
+        array, last = arrays[name], name.rpartition("/")[2]
+        if last != own and set(array.dims) <= renamed.keys() and (array.dims or last in named):
             dims, new = tuple(renamed[dim] for dim in array.dims), renamed.get(last, last)
             variables[f"{folder}/{new}".lstrip("/")] = replace(array, dims=dims)
     return variables
