@@ -176,20 +176,22 @@ def test_segments_with_byte_counts_are_silent(tmp_path, compression):
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("compression", ENCODE)
 @pytest.mark.parametrize("dtype", ["u1", "u2"])
-def test_one_tile_without_byte_counts_is_read_in_full(tmp_path, compression, order, dtype):
-    code, encode = ENCODE[compression]
+@pytest.mark.parametrize("tile", [None, (48, 48)])
+def test_one_segment_without_byte_counts_is_read_in_full(tmp_path, compression, order, dtype, tile):
+    (code, encode), lengths = ENCODE[compression], 325 if tile else 279
     data = rng.integers(1, 255, (40, 32)).astype(dtype)
-    path = tmp_path / "tile.tif"
-    write_tiff(
-        path, [image(data, {259: code}, encode=encode, order=order, tile=(48, 48))], order=order
-    )
+    path = tmp_path / "a.tif"
+    one = image(data, {259: code}, encode=encode, order=order, tile=tile)
+    write_tiff(path, [one], order=order)
     with tifffile.TiffFile(path) as tif:
-        entry = tif.pages[0].tags[325].offset
+        entry = tif.pages[0].tags[lengths].offset
     with path.open("r+b") as file:
         file.seek(entry)
-        file.write(struct.pack(f"{order}H", 326))
-    with pytest.warns(MetadataWarning, match="325"):
+        file.write(struct.pack(f"{order}H", lengths + 1))
+    with pytest.warns(MetadataWarning, match=f"{lengths}"):
         np.testing.assert_array_equal(read(path), data)
+    with pytest.raises(MalformedTiff, match=f"{lengths}"):
+        tiffref.scan(path, strict=True)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

@@ -284,7 +284,6 @@ def _same_structure(entries: NDArray) -> NDArray[np.bool_]:
 
 _MAX_UNLISTED = 1 << 20
 """Segments of an image without any list. Sparse files list missing segments as 0."""
-_NONE = 1
 _OFFSET_TAGS = frozenset({273, 324})
 _SAMPLE_TAGS = frozenset({258, 339})
 """BitsPerSample and SampleFormat."""
@@ -575,8 +574,6 @@ def _read_segments(
     for n_listed in pages.columns.list_lengths(rows) if len(rows) > 1 else ():
         _check_listed(pages, ifd, n_listed, n_segments)
     offset, length = pages.columns.segments(rows, n_segments)
-    if n_segments == 1:
-        length = _fill_in_lengths(pages, first, ifd, offset, length)
     if has_zeros(offset):
         length[offset == 0] = 0
     return offset, length
@@ -608,19 +605,6 @@ def _count_listed_segments(ifd: Directory) -> int:
         if found.tag in _OFFSET_TAGS:
             raise found.to_error()
     return listed
-
-
-def _fill_in_lengths(
-    pages: Pages, first: int, ifd: IfdFacts, offset: NDArray[np.uint64], length: NDArray[np.uint64]
-) -> NDArray[np.uint64]:
-    """Replace missing byte counts of single uncompressed strips by the size of the image."""
-    # of others, `probe` tries the bytes up to the next segment
-    is_strip = ifd.compression == _NONE and ifd.tile is None
-    is_listed = not {*SEGMENT_LENGTHS}.isdisjoint(pages.directory(first).entries)
-    if is_listed or not is_strip or length.all():
-        return length
-    n_bytes = int(np.prod(ifd.shape, dtype=object)) * (ifd.bits[0] // 8)
-    return np.full_like(length, min(max(0, n_bytes), 2**62))
 
 
 def stack_pages(pages: Pages, rows: Sequence[int]) -> Level:
