@@ -159,6 +159,8 @@ $ info list.json  # 1
   tiffref: error: list.json: not a reference document, got [1], expected an object
 $ scan image.tif  # 2
   tiffref: error: image.json already exists; to replace it, use -o image.json
+$ scan nope/image.tif  # 3
+  tiffref: error: nope/image.tif: no such file. There is no folder nope.
 $ scan image.tif -o a.zarr  # 2
   tiffref: error: a.zarr: references are JSON, not a Zarr store; name them a.json
 $ scan image.tif -o a.json --format parquet  # 2

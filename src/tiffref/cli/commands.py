@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..formats.summary import count
-from ..io.urls import directory_error
+from ..io.urls import directory_error, has_scheme, missing_file_error
 from . import console
 
 if TYPE_CHECKING:
@@ -108,8 +108,7 @@ def _scan(arguments: argparse.Namespace) -> int:
     from ..tiff.scan import scan
 
     image = console.only_image(arguments.image, "scan")
-    if os.path.isdir(image):  # noqa: PTH112 - takes names of any length
-        raise directory_error(image)  # before the name of the output is taken from that of a folder
+    _check_image(image)
     to_stdout = arguments.output in ("-", "/dev/stdout")
     if to_stdout and arguments.json:
         raise console.UsageError("-o - and --json both write to standard output; choose one")
@@ -139,6 +138,20 @@ def _scan(arguments: argparse.Namespace) -> int:
     line = f"{output}: {console.format_counts(summary)}"
     console.show_result(arguments, summary, *([] if to_stdout else [line]))
     return console.INVALID if summary["refused"] else console.OK
+
+
+def _check_image(name: str) -> None:
+    """Report a folder or a missing file, before the output is named after it."""
+    if os.path.isdir(name):  # noqa: PTH112 - takes names of any length
+        raise directory_error(name)
+    if has_scheme(name):
+        return
+    try:
+        os.lstat(name)
+    except FileNotFoundError:
+        raise missing_file_error(name) from None
+    except (OSError, ValueError):
+        pass  # scanning reports it
 
 
 def _stem(name: str) -> str:
