@@ -139,12 +139,14 @@ def test_lists_that_are_padded_with_zeros_are_silent(tmp_path):
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("how", [{}, {"tile": (16, 16)}])
 @pytest.mark.parametrize("code", [256, 257])
-def test_an_image_without_size_is_refused(tmp_path, code, how, order):
-    """It was an empty array."""
+def test_strips_of_an_image_without_size_are_reported(tmp_path, code, how, order):
+    """Alone it is an empty array, as in other readers, but not in silence."""
     path, pixels = tmp_path / "a.tif", np.ones((16, 16), "u2")
     write_tiff(path, [image(pixels, {code: 0}, order=order, **how)], order=order)
+    with pytest.warns(tiffref.TruncationWarning, match=r"fewer segments.*expected 0"):
+        assert 0 in tiffref.scan(path).group["image"].shape
     with pytest.raises(tiffref.MalformedTiff, match=r"fewer segments.*expected 0"):
-        tiffref.scan(path)
+        tiffref.scan(path, strict=True)
     with pytest.warns(tiffref.TruncationWarning, match="fewer segments"):
         write_tiff(path, [image(pixels), image(pixels, {code: 0}, **how)])
         assert len(tiffref.scan(path).series) == 2

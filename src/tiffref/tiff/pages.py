@@ -584,7 +584,8 @@ def _check_listed(
 ) -> None:
     """Refuse an image that needs more segments than are listed; report one that lists none.
 
-    With `is_surplus`, report segments that the image does not need; refuse an image of size 0.
+    With `is_surplus`, report segments that the image does not need. An image of size 0 is refused
+    beside other images; alone, readers show an empty array.
     """
     if n_segments <= n_listed and not is_surplus:
         return
@@ -593,7 +594,8 @@ def _check_listed(
         pages.reader.url, ifd.name, "ImageWidth (256), ImageLength (257)",
         f"{n_listed} offsets or lengths", f"{n_segments}", loses_pixels=True,
     )  # fmt: skip
-    if n_segments > (n_listed or _MAX_UNLISTED) or (is_surplus and not n_segments):
+    is_empty = is_surplus and not n_segments
+    if n_segments > (n_listed or _MAX_UNLISTED) or (is_empty and len(pages.reader.chain()) > 1):
         raise found.to_error()
     pages.reader.findings.append(found)
 

@@ -246,7 +246,7 @@ def _is_image(pages: Pages, row: int, with_pixels: bool) -> bool:
     ifd = pages.directory(row)
     if not ifd.entries:
         return False
-    # strips or tiles of an image of size 0 are an error, which its level raises
+    # strips or tiles of an image of size 0 are a fault, which its level reports
     return not with_pixels or 0 not in pages.facts(row).shape or ifd.n_listed_segments > 0
 
 
