@@ -134,6 +134,11 @@ def test_info_of_overviews_rotation_and_sensor_models(tmp_path, capsys):
     lines = lines_of(tmp_path / "a.tif", capsys)
     assert (lines["pixel size"], lines["bounds"][:13]) == ("10 x 20", "x 500 to 1694")
     assert lines_of(tmp_path / "b.tif", capsys)["sensor model"] == "RPC"
+    crs = "+proj=geos +h=35786023 +lon_0=-75 +sweep=x +ellps=GRS80"  # without a name
+    with rasterio.open(tmp_path / "d.tif", "w", **profile, transform=affine, crs=crs) as image:
+        image.write(np.zeros((1, 64, 64), "u1"))
+    crs = lines_of(tmp_path / "d.tif", capsys)["crs"]
+    assert crs == "unknown, Geostationary Satellite (Sweep X)"
     with tifffile.TiffWriter(tmp_path / "c.tif") as tif:  # levels share a grid mapping
         tif.write(DATA, subifds=1, extratags=geo_tags(5e5, 6e6), metadata=None)
         tif.write(DATA[::2, ::2], subfiletype=1, metadata=None)

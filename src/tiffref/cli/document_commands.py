@@ -36,6 +36,7 @@ _ATTRIBUTES = (
 
 _WKT_NAME = re.compile(r'"([^"]+)"')
 """The first string in WKT is the name of the CRS, even inside a BOUNDCRS."""
+_WKT_METHOD = re.compile(r'METHOD\["([^"]+)"')
 
 
 def _describe_metadata(references: References) -> dict[str, Any]:
@@ -73,8 +74,11 @@ def _georeference(image: Array, siblings: Mapping[str, Array]) -> dict[str, Any]
     if mapping is None:
         return {}
     attributes = mapping.attributes
-    name = _WKT_NAME.search(attributes.get("crs_wkt", ""))
+    wkt = attributes.get("crs_wkt", "")
+    name, method = _WKT_NAME.search(wkt), _WKT_METHOD.search(wkt)
     facts: dict[str, Any] = {"crs": name[1] if name else None}
+    if method and facts["crs"] in ("unknown", "unnamed"):
+        facts["crs"] += f", {method[1]}"
     if "gcps" in attributes:
         facts["control_points"] = len(json.loads(attributes["gcps"])["features"])
     if "rpcs" in attributes:
