@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from archive import pixels, write_archive
+from archive import pixels, write_archive, write_image
 
 import tiffref.catalog as catalog
 from tiffref.errors import (
@@ -75,6 +76,19 @@ def test_fields_of_location_are_not_axes_of_a_mosaic(tmp_path: Path) -> None:
     write_archive(tmp_path / "same", 3, apart=False)
     catalog.build(tmp_path / "same" / "tile_{row:d}.tif", tmp_path / "d")
     assert catalog.open(tmp_path / "d").stack().group["image"].dims == ("row", "y", "x")
+
+
+@pytest.mark.parametrize("field", ["time", "date", "day", "datetime"])
+def test_dates_of_other_fields_are_times(tmp_path: Path, field: str) -> None:
+    """Not the time at which the file was written."""
+    for n in (1, 2):
+        write_image(tmp_path / f"in/S_2022050{n}.tif", value=n, datetime="2024:01:01 10:00:00")
+    catalog.build(f"{tmp_path}/in/S_{{{field}:%Y%m%d}}.tif", tmp_path / "c", stac=True)
+    opened = catalog.open(tmp_path / "c")
+    assert len(opened.query(time="2022-05-02")) == 1
+    assert opened.stack().group["image"].dims == ("time", "y", "x")
+    item = json.loads((tmp_path / "c/stac/items/S_20220502.json").read_text())
+    assert item["properties"]["datetime"] == "2022-05-02T00:00:00Z"
 
 
 def test_misspelled_options_suggest_the_right_ones(built: Path) -> None:

@@ -433,9 +433,14 @@ def _footprint_columns(shape: BaseGeometry) -> dict[str, Any]:
     return {"footprint": shape, "geometry": shape.wkb, "bbox": bbox}
 
 
+TIME_FIELDS = ("time", "datetime", "date", "day")
+"""Fields of names and tables that hold the time of a file, in order of preference."""
+
+
 def _row_time(row: Mapping[str, Any]) -> datetime.datetime | None:
     """Return the time of a file: from its table or name, else from its tags."""
-    for text in (row.get("fields", {}).get("time"), row.get("time")):
+    fields = row.get("fields", {})
+    for text in (*map(fields.get, TIME_FIELDS), row.get("time")):
         moment = parse_date(None if text is None else str(text))
         if moment is not None:
             return moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)

@@ -28,9 +28,10 @@ from ..formats.summary import count, html_table
 from ..io.allow import AllowList, allowed_by_environment
 from ..io.clients import client_errors, typed_errors
 from ..io.urls import check_address
+from ..metadata.cf import parse_date
 from ..references import References
 from ..sequences.stack import scan_sequence
-from .index import INDEX, import_pyarrow, read_catalog_file, read_index
+from .index import INDEX, TIME_FIELDS, import_pyarrow, read_catalog_file, read_index
 
 if TYPE_CHECKING:
     import pyarrow
@@ -356,10 +357,13 @@ def _stack_columns(table: Any, is_mosaic: bool) -> dict[str, list[Any]]:
     names = table.column_names
     fields = names[names.index("geometry") + 1 :]
     places = [str(bounds) for bounds in table["bounds"].to_pylist()] if is_mosaic else []
+    times = [time and time.replace(tzinfo=None) for time in table["time"].to_pylist()]
     for name in ["time", *fields]:
         column = table[name].to_pylist()
         if None in column or len(set(column)) < 2:
             continue
+        if name in TIME_FIELDS[1:] and list(map(parse_date, map(str, column))) == times:
+            continue  # the source of the time
         if name != "time" and is_mosaic:
             pairs = set(zip(places, column, strict=True))
             if len(pairs) == len(set(places)):
