@@ -88,6 +88,29 @@ def test_strips_that_are_cut_off_are_holes(tmp_path, rows, cut, order, form):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.filterwarnings("ignore::tiffref.TruncationWarning")
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_whole_strips_of_planes_without_directories_are_kept(tmp_path, planar, order, zarr_format):
+    path, shape = tmp_path / "cut.tif", (2, 48, 32, 3) if planar == "contig" else (2, 3, 48, 32)
+    data = np.random.default_rng(4).integers(1, 255, shape).astype("u2")
+    how = {"photometric": "rgb", "planarconfig": planar, "rowsperstrip": 16}
+    tifffile.imwrite(path, data, byteorder=order, **how)
+    with tifffile.TiffFile(path) as tif:
+        end = tif.pages[0].dataoffsets[0] + data.nbytes
+    path.write_bytes(path.read_bytes()[: end - 100])
+    with pytest.raises(MalformedTiff, match="past the end of the file"):
+        tiffref.scan(path)
+    expected = data.copy()
+    (expected[1] if planar == "contig" else expected[1, 2])[32:] = 0
+    with (
+        pytest.warns(TruncationWarning, match="1 segments of 'image' are cut off"),
+        ZarrTiffStore(path, allow_holes=True, zarr_format=zarr_format) as store,
+    ):
+        np.testing.assert_array_equal(store[...], expected)
+
+
 def test_whole_files_are_read_without_a_word(tmp_path):
     for how in LAYOUTS.values():
         tifffile.imwrite(tmp_path / "a.tif", PLANES, **how)
