@@ -463,3 +463,17 @@ def test_options_hold_for_trees_too(tmp_path):
     assert [name for name in tree.groups if tree[name].data_vars] == ["/0"]
     with pytest.raises(tiffref.SelectionError, match="several files"):
         xr.open_datatree(tmp_path / "a.tif", engine="tiffref", mosaic=True)
+
+
+def test_parts_that_are_not_shown_are_named(tmp_path):
+    for n, shape in enumerate(((8, 8), (9, 9))):
+        tifffile.imwrite(tmp_path / f"{n}.tif", np.full(shape, n, "u1"), metadata=None)
+    references = tiffref.scan_sequence(str(tmp_path / "?.tif"), on_mismatch="split")
+    references.write_fsspec(tmp_path / "a.json")
+    with pytest.warns(tiffref.MetadataWarning, match=r"part_0 of 2 arrays.*group='part_1'"):
+        opened = xr.open_dataset(str(tmp_path / "a.json"), engine="tiffref")
+    assert opened.image.shape == (1, 8, 8)
+    with xr.open_dataset(str(tmp_path / "a.json"), engine="tiffref", group="part_1") as second:
+        assert second.image.shape == (1, 9, 9)
+    with xr.open_datatree(str(tmp_path / "a.json"), engine="tiffref") as tree:
+        assert list(tree.children) == ["part_0", "part_1"]
