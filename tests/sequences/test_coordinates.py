@@ -8,7 +8,7 @@ import tifffile
 
 import tiffref
 from tiffref.errors import ManifestMismatch, MetadataWarning, SelectionError
-from tiffref.sequences.coordinates import make_axis, order_axes, read_values
+from tiffref.sequences.coordinates import Axis, join_axes, make_axis, order_axes, read_values
 
 
 @pytest.mark.parametrize(
@@ -144,3 +144,19 @@ def test_channels_in_another_order_are_refused(tmp_path):
     write_microscope_file(tmp_path / "k1.ome.tif", names=("b", "a"))
     with pytest.raises(ManifestMismatch, match=r"bands \('b', 'a'\)"):
         tiffref.scan_sequence(f"{tmp_path}/k{{k:d}}.ome.tif")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "joined", "old_index", "new_index"),
+    [
+        (["B02", "B08"], ["B03"], ["B02", "B03", "B08"], [0, 2], [1]),
+        (["B08", "B02", "B03"], ["B02", "B8A"], ["B08", "B02", "B03", "B8A"], [0, 1, 2], [1, 3]),
+        ([3, 1], [2, 0], [3, 1, 2, 0], [0, 1], [2, 3]),
+        ([1.5, 2.5], [2.5, 0.5], [0.5, 1.5, 2.5], [1, 2], [2, 0]),
+    ],
+)
+def test_new_values_join_sorted_ones_or_follow_others(old, new, joined, old_index, new_index):
+    axes = (Axis.numbered("c", len(values), np.array(values)) for values in (old, new))
+    axis, *found = join_axes(*axes)
+    assert axis.values.tolist() == joined
+    assert [one.tolist() for one in found] == [old_index, new_index]
