@@ -172,7 +172,7 @@ def test_dropping_levels_drops_their_coordinates(tmp_path: Path) -> None:
     assert select_levels(references, 0, None).group.children.keys() == root.children.keys()
     with pytest.raises(SelectionError, match="level 2 does not exist"):
         select_levels(references, 0, 2)
-    with pytest.raises(SelectionError, match="series x does not exist"):
+    with pytest.raises(SelectionError, match="series 'x' does not exist"):
         select_levels(references, "x", None)  # type: ignore[arg-type]
     with pytest.raises(InvalidReferences, match="does not record which arrays"):
         select_levels(References(root), 0, None)
