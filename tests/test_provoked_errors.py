@@ -310,7 +310,7 @@ $ stack scenes/*.tif -o a.tif --pattern sentinel-2  # 2
 $ stack 'scenes/S_{time}.tif' --concat time -o a.json  # 2
   tiffref: error: concat is not a dimension of the files, got time, expected y, x
 $ stack 'scenes/S_{time:%Y%m%d}.tif' --axes foo -o a.json  # 2
-  tiffref: error: axesorder must name each axis once, got foo, expected time
+  tiffref: error: the order of axes must name each axis once, got foo, expected time
 $ stack 'scenes/S_{}.tif' -o a.json  # 2
   tiffref: error: the pattern has no field, got 'S_{}.tif', expected fields such as {time:%Y%m%d}, named groups (?P<time>...), or wildcards
 $ stack 'scenes/S_{time:%Y}.tif' -o a.json  # 1

@@ -99,7 +99,7 @@ def test_categories_order_labels():
 def test_axes_are_ordered_by_name_or_place():
     assert order_axes(["a", "b", "c"], ["c", "a", "b"]) == ["c", "a", "b"]
     assert order_axes(["a", "b", "c"], [2, 0, 1]) == ["c", "a", "b"]
-    with pytest.raises(SelectionError, match="axesorder must name each axis"):
+    with pytest.raises(SelectionError, match="order of axes must name each axis"):
         order_axes(["a", "b"], ["a"])
 
 

@@ -265,7 +265,7 @@ def order_axes(names: Sequence[str], axesorder: Sequence[str | int] | None) -> l
     ]
     if sorted(ordered) != sorted(names):
         raise SelectionError(
-            "axesorder must name each axis once",
+            "the order of axes must name each axis once",
             got=", ".join(map(str, axesorder)),
             expected=", ".join(names),
         )
