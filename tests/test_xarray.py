@@ -9,6 +9,7 @@ import tifffile
 from chunked import CountingServer
 
 import tiffref
+from tiffref.zarr import ZarrFileSequenceStore, ZarrTiffStore
 
 xr = pytest.importorskip("xarray")
 pytest.importorskip("pyproj")
@@ -477,3 +478,6 @@ def test_parts_that_are_not_shown_are_named(tmp_path):
         assert second.image.shape == (1, 9, 9)
     with xr.open_datatree(str(tmp_path / "a.json"), engine="tiffref") as tree:
         assert list(tree.children) == ["part_0", "part_1"]
+    with pytest.warns(tiffref.MetadataWarning, match="a store of the references by series=1"):
+        ZarrFileSequenceStore(str(tmp_path / "?.tif"), on_mismatch="split")
+    assert ZarrTiffStore(tmp_path / "a.json", series=1).shape == (1, 9, 9)

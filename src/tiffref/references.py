@@ -16,9 +16,11 @@ from typing import Any
 from .errors import (
     InvalidReferences,
     ManifestMismatch,
+    MetadataWarning,
     TiffrefError,
     no_such_index,
     rejects_unknown_arguments,
+    warn,
 )
 from .formats import kerchunk, parquet
 from .formats.kerchunk_read import Parsed, read_document
@@ -499,6 +501,15 @@ def move_series(
         return {**level, "path": f"{prefix}/{level['path']}"} if "path" in level else level
 
     return [{**row, "levels": [move(level) for level in row.get("levels", [])]} for row in series]
+
+
+def warn_of_parts(references: References) -> None:
+    """Warn that only the first of the arrays is shown into which the files were split."""
+    parts = [name for name in references.group.children if name.startswith("part_")]
+    if len(parts) > 1 and any("sequence" in row for row in references.series):
+        what = f"This is {parts[0]} of {len(parts)} arrays, into which the files were split."
+        hint = f"xarray shows another by group='{parts[1]}', a store of the references by series=1."
+        warn(MetadataWarning(f"{what} {hint}"))
 
 
 def select_levels(references: References, series: int | None, level: int | None) -> References:

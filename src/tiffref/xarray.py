@@ -26,7 +26,7 @@ from xarray.backends import (
 from xarray.core import indexing
 
 from .documents import open_references
-from .errors import MetadataWarning, SelectionError, check_arguments, warn
+from .errors import SelectionError, check_arguments
 from .io.allow import is_local
 from .metadata.geo import is_geozarr
 from .model.array import Array, Group
@@ -39,6 +39,7 @@ from .references import (
     is_document,
     level_paths,
     select_levels,
+    warn_of_parts,
     without_arrays,
 )
 from .sequences.inputs import is_many
@@ -169,7 +170,7 @@ class TiffrefBackendEntrypoint(BackendEntrypoint):
         first_level = next(iter(level_paths(references.series[:1])), "")
         path = first_level.rpartition("/")[0] if group is None else group
         if group is None:
-            _warn_of_parts(references)
+            warn_of_parts(references)
         store = _Store(_find_group(references.group, path), fetch, engine_options)
         return _decode(store, filename_or_obj, drop_variables, decoding)
 
@@ -197,15 +198,6 @@ class TiffrefBackendEntrypoint(BackendEntrypoint):
             )
             for path, node in groups.items()
         }
-
-
-def _warn_of_parts(references: References) -> None:
-    """Warn that a dataset shows one part of files that were split into several arrays."""
-    parts = [name for name in references.group.children if name.startswith("part_")]
-    if len(parts) > 1 and any("sequence" in row for row in references.series):
-        what = f"This is {parts[0]} of {len(parts)} arrays, into which the files were split."
-        hint = f"Open others with group='{parts[1]}', or all with xarray.open_datatree."
-        warn(MetadataWarning(f"{what} {hint}"))
 
 
 def _split_options(options: Mapping[str, Any]) -> tuple[EngineOptions, dict[str, Any]]:

@@ -28,7 +28,7 @@ from ..errors import (
 from ..model.array import Array, chunk_grid
 from ..model.manifest import Manifest, Source
 from ..read.fetch import Fetcher
-from ..references import References
+from ..references import References, warn_of_parts
 from .keyspace import CHUNKMODE, parse_chunkmode, uncompressed_codec
 from .store import ZarrStore, with_values
 
@@ -233,6 +233,7 @@ class ZarrFileSequenceStore(ZarrStore):
             )
         if zarr_format == 3:
             references = references.laid_out(3)
+        warn_of_parts(references)
         main = references.main_path
         self._names = [source.url for source in references.sources]
         folder = self._names[0].rpartition("/")[0] if self._names else ""
