@@ -50,6 +50,23 @@ def test_imagej_axes_may_have_units_of_their_own(own, units):
     assert tuple(found.units.get(axis) for axis in "XYZ") == units
 
 
+@pytest.mark.parametrize("unit", ["µm", "\u03bcm", "\\u00B5m", "\u00c2\u00b5m", "Micron", "um "])
+def test_imagej_spells_micrometres_in_many_ways(unit):
+    found = read("imagej", {"unit": unit}, {282: (10, 1), 283: (10, 1)})
+    assert (found.scales, found.units) == ({"X": 0.1, "Y": 0.1}, MICRONS)
+
+
+@pytest.mark.parametrize("unit", ["", "pixel", "Pixels", " "])
+def test_imagej_without_a_unit_is_silent(unit):
+    assert read("imagej", {"unit": unit}, {282: (10, 1), 283: (10, 1)}).scales == {}
+
+
+@pytest.mark.parametrize("unit", ["furlong", "\ufffdm", 3])
+def test_a_unit_of_imagej_that_is_unknown_is_reported(unit):
+    with pytest.raises(MalformedTiff, match=f"unit: not a known unit.*got {unit}"):
+        read("imagej", {"unit": unit}, {282: (10, 1), 283: (10, 1)})
+
+
 def test_imagej_spacing_has_no_sign():
     assert read("imagej", {"unit": "um", "spacing": -2.0}).scales == {"Z": 2.0}
 

@@ -171,6 +171,7 @@ def to_unit(text: Any) -> str | None:
     # ImageJ escapes what is not ASCII; Greek mu and the micro sign are different characters
     plain = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
     plain = plain.replace("\u03bc", "µ").replace("\u212b", "å")
+    plain = plain.replace("\u00c2µ", "µ")  # UTF-8 that was read as Latin-1 and written again
     return _UNITS.get(plain.strip().strip("\0").lower())
 
 

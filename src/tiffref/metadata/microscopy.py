@@ -122,7 +122,9 @@ def _ome(text: Any, image: VendorImage) -> Calibration | None:
 
 
 def _imagej(record: Any, image: VendorImage) -> Calibration | None:
-    unit = to_unit(record.get("unit"))
+    unit, named = to_unit(record.get("unit")), str(record.get("unit", ""))
+    if unit is None and named.strip().lower() not in ("", "pixel", "pixels"):
+        image.report.add("unit", "not a known unit, so sizes have none or are left out", got=named)
     # `unit` applies to all axes, unless y or z have their own
     units = {"X": unit, "T": to_unit(record.get("tunit")) or "second"}
     units |= {a: to_unit(record.get(f"{a.lower()}unit") or record.get("unit")) for a in "YZ"}
