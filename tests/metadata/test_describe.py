@@ -11,6 +11,8 @@ import tifffile
 
 import tiffref
 from tiffref.errors import MalformedTiff, MetadataWarning
+from tiffref.metadata.calibration import Calibration, Channel
+from tiffref.metadata.describe import channel_names, physical_coordinates
 from tiffref.read import Fetcher, read_array
 
 from .geotags import PLACED, UTM, extra_tags, geotags, write_geotiff
@@ -453,3 +455,20 @@ def test_a_plain_picture_has_no_coordinates(tmp_path):
     assert list(group.children) == ["image"]
     assert group["image"].dims == ("y", "x", "s")
     assert dict(group.attributes) == {}
+
+
+def test_channel_names_are_a_coordinate_only_if_each_has_its_own():
+    a, b = Channel("a"), Channel("b")
+    assert channel_names((a, b), 2) == ["a", "b"]
+    assert channel_names((a, a), 2) is None
+    assert channel_names((a, Channel()), 2) is None
+    assert channel_names((a, b), 3) is None
+
+
+def test_only_known_scales_and_times_are_coordinates():
+    calibration = Calibration({"X": 0.5}, {"X": "micrometer"}, times=(0.0, 2.0, 5.0))
+    found = physical_coordinates("TYX", (3, 2, 4), (3, 2, 8), calibration)
+    assert found["T"][0].tolist() == [0, 2, 5]
+    assert found["X"][0].tolist() == [0.25, 1.25, 2.25, 3.25]
+    assert found["X"][1] == {"axis": "X", "units": "micrometer"}
+    assert "Y" not in found

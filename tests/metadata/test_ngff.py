@@ -19,13 +19,11 @@ from tiffref.errors import SelectionError, UnsupportedTiff
 from tiffref.metadata.calibration import Calibration, Channel
 from tiffref.metadata.layout import split_positions
 from tiffref.metadata.ngff import (
-    channel_names,
     level_factor,
     level_grid,
     multiscale,
     ngff_order,
     omero,
-    physical_coordinates,
 )
 from tiffref.model.array import Array, Group, plain_codec
 from tiffref.model.manifest import Manifest, Source
@@ -79,23 +77,6 @@ def test_omero():
     assert first["window"] == {"min": 0.0, "max": 65535.0, "start": 10.0, "end": 20.0}
     assert (first["label"], first["color"]) == ("DAPI", "0000FF")
     assert (second["label"], second["window"]["end"]) == ("Channel 1", 65535.0)
-
-
-def test_channel_names_are_a_coordinate_only_if_each_has_its_own():
-    a, b = Channel("a"), Channel("b")
-    assert channel_names((a, b), 2) == ["a", "b"]
-    assert channel_names((a, a), 2) is None
-    assert channel_names((a, Channel()), 2) is None
-    assert channel_names((a, b), 3) is None
-
-
-def test_only_known_scales_and_times_are_coordinates():
-    calibration = Calibration({"X": 0.5}, {"X": "micrometer"}, times=(0.0, 2.0, 5.0))
-    found = physical_coordinates("TYX", (3, 2, 4), (3, 2, 8), calibration)
-    assert found["T"][0].tolist() == [0, 2, 5]
-    assert found["X"][0].tolist() == [0.25, 1.25, 2.25, 3.25]
-    assert found["X"][1] == {"axis": "X", "units": "micrometer"}
-    assert "Y" not in found
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning:zarr")

@@ -45,7 +45,7 @@ from .geo import (
 from .geokeys import MAX_COORDINATE, height_packing, is_georeferenced
 from .layout import LevelName, find_role, is_georeferenced_series
 from .microscopy import calibrate
-from .ngff import channel_names, close_images, describe_image, physical_coordinates
+from .ngff import close_images, describe_image, level_grid
 from .report import Recorder, Report
 
 MAX_BYTES = 1 << 20
@@ -445,6 +445,32 @@ def _coordinates(level: _Level) -> dict[str, Array]:
     if names is not None:
         variables[dim] = Array.from_values(np.asarray(names, np.str_), (dim,))
     return variables
+
+
+def physical_coordinates(
+    axes: str, shape: Sequence[int], full_shape: Sequence[int], calibration: Calibration
+) -> Mapping[str, tuple[np.ndarray, dict[str, Any]]]:
+    """Return values and attributes of the coordinates with a known scale, by axis letter."""
+    coordinates = {}
+    scales, translations = level_grid(axes, shape, full_shape, calibration)
+    for axis, size, scale, start in zip(axes, shape, scales, translations, strict=True):
+        has_times = axis == "T" and len(calibration.times) == size
+        is_known = has_times or axis in calibration.scales
+        if axis not in "TZYX" or size > MAX_COORDINATE or not is_known:
+            continue
+        values = np.asarray(calibration.times) if has_times else np.arange(size) * scale + start
+        attributes = {"axis": axis}
+        if axis in calibration.units:
+            attributes["units"] = calibration.units[axis]
+        coordinates[axis] = (values, attributes)
+    return coordinates
+
+
+def channel_names(channels: Sequence[Channel], n_channels: int) -> list[str] | None:
+    """Return the channel names as a coordinate; None unless all are present and unique."""
+    names = [channel.name for channel in channels]
+    is_usable = len(names) == n_channels and all(names) and len(set(names)) == n_channels
+    return names if is_usable else None
 
 
 def _value_attributes(level: _Level, report: Report) -> dict[str, Any]:

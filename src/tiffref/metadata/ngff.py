@@ -1,9 +1,9 @@
 """OME-NGFF metadata, and conversion of groups to its order of axes and to version 0.5.
 
-Writes `multiscales` and `omero` of OME-NGFF 0.4 from a `Calibration`, and the coordinates of
-levels. A scan keeps the axes of the file, with OME-NGFF 0.4 metadata if it allows that order. Such
-a group can be converted to other orders ("ngff": t, c, z, y, x; "bands-first": band, y, x, as in
-rioxarray and GDAL), and to the groups of OME-NGFF 0.5. `model.combine` permutes the arrays.
+Writes `multiscales` and `omero` of OME-NGFF 0.4 from a `Calibration`. A scan keeps the axes of the
+file, with OME-NGFF 0.4 metadata if it allows that order. Such a group can be converted to other
+orders ("ngff": t, c, z, y, x; "bands-first": band, y, x, as in rioxarray and GDAL), and to the
+groups of OME-NGFF 0.5. `model.combine` permutes the arrays.
 
 Reference: OME-NGFF 0.4 and 0.5: "axes", "multiscales", "omero", "bioformats2raw.layout", "OME".
 """
@@ -23,7 +23,6 @@ from ..model.combine import permute_axes
 from ..model.manifest import INLINED
 from .calibration import Calibration, Channel
 from .geo import fit_layout
-from .geokeys import MAX_COORDINATE
 
 _V04, _V05 = "0.4", "0.5"
 _TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
@@ -133,32 +132,6 @@ def omero(name: str, channels: Sequence[Channel], dtype: np.dtype) -> dict[str, 
 
 
 _PALETTE = ("FFFFFF", "00FF00", "FF0000", "0000FF", "FF00FF", "00FFFF", "FFFF00")
-
-
-def channel_names(channels: Sequence[Channel], n_channels: int) -> list[str] | None:
-    """Return the channel names as a coordinate; None unless all are present and unique."""
-    names = [channel.name for channel in channels]
-    is_usable = len(names) == n_channels and all(names) and len(set(names)) == n_channels
-    return names if is_usable else None
-
-
-def physical_coordinates(
-    axes: str, shape: Sequence[int], full_shape: Sequence[int], calibration: Calibration
-) -> Mapping[str, tuple[np.ndarray, dict[str, Any]]]:
-    """Return values and attributes of the coordinates with a known scale, by axis letter."""
-    coordinates = {}
-    scales, translations = level_grid(axes, shape, full_shape, calibration)
-    for axis, size, scale, start in zip(axes, shape, scales, translations, strict=True):
-        has_times = axis == "T" and len(calibration.times) == size
-        is_known = has_times or axis in calibration.scales
-        if axis not in "TZYX" or size > MAX_COORDINATE or not is_known:
-            continue
-        values = np.asarray(calibration.times) if has_times else np.arange(size) * scale + start
-        attributes = {"axis": axis}
-        if axis in calibration.units:
-            attributes["units"] = calibration.units[axis]
-        coordinates[axis] = (values, attributes)
-    return coordinates
 
 
 PENDING = "ngff"
