@@ -1,15 +1,20 @@
-"""What a Parquet file takes to decode is found without decoding it."""
+"""What documents may have; what a Parquet file takes to decode is found without decoding it."""
 
 from __future__ import annotations
 
 import io
+import json
+import tracemalloc
 
 import pytest
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
+import tiffref  # noqa: E402
+from tiffref.errors import InvalidReferences  # noqa: E402
 from tiffref.formats.load import check_columns, check_footer  # noqa: E402
+from tiffref.references import References  # noqa: E402
 
 COLUMNS = ("path", "offset", "size", "raw")
 
@@ -83,3 +88,35 @@ def test_footers_that_make_no_sense(end: bytes) -> None:
     data = b"PAR1" + end + len(end).to_bytes(4, "little") + b"PAR1"
     with pytest.raises(ValueError, match=r"truncated|of type|occurs twice"):
         check_footer(data)
+
+
+def zarray(shape: int, chunk: int) -> str:
+    return json.dumps({"zarr_format": 2, "shape": [shape], "chunks": [chunk], "dtype": "|u1",
+                       "order": "C", "compressor": None, "filters": None,
+                       "fill_value": 0})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "chunk", "what"),
+    [
+        ("a" + "/b" * 20_000, 8, 4, "the path is too deep"),
+        ("a", 1 << 33, 1 << 32, "the chunks are too large"),
+        ("a", 1 << 24, 1, "far more chunks than references"),
+    ],
+)
+def test_arrays_beyond_the_limits_are_findings(
+    name: str, shape: int, chunk: int, what: str
+) -> None:
+    """Opening ends with the first one; validation lists it, and what it finds beside it."""
+    refs = {".zgroup": '{"zarr_format":2}', f"{name}/.zarray": zarray(shape, chunk)}
+    refs |= {"b/.zarray": zarray(8, 4), "b/9": "x"}
+    document = {"version": 1, "refs": refs}
+    with pytest.raises(InvalidReferences, match=what):
+        References.from_kerchunk(document)
+    tracemalloc.start()
+    try:
+        found = [finding.what for finding in tiffref.validate(document).findings]
+        assert tracemalloc.get_traced_memory()[1] < 1 << 26
+    finally:
+        tracemalloc.stop()
+    assert found == [what, "the key is not a chunk of any array"]

@@ -405,9 +405,10 @@ def _check_nesting(
     groups: dict[str, Mapping[str, Any]], arrays: dict[str, ArrayMetadata], report: Reporter
 ) -> None:
     """Omit nodes inside arrays: their keys would be ambiguous."""
+    depths = sorted({path.count("/") + 1 for path in arrays})  # few, however long a path is
     for path in sorted(groups.keys() | arrays.keys()):
         parts = path.split("/")
-        above = ["/".join(parts[:depth]) for depth in range(1, len(parts))]
+        above = ("/".join(parts[:depth]) for depth in depths if depth < len(parts))
         outer = next((name for name in above if name in arrays), None)
         if outer is not None:
             groups.pop(path, None)
