@@ -819,3 +819,21 @@ def test_a_last_strip_that_is_stored_whole_is_silent(tmp_path, compression):
     cut = image(GRADIENT, {259: compression, 257: 20}, rows=8, encode=encode)
     write_tiff(tmp_path / "a.tif", [cut])
     np.testing.assert_array_equal(read(tmp_path / "a.tif"), GRADIENT[:20])
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("fill_order", [1, 2])
+@pytest.mark.parametrize(("compression", "row"), [(2, "3556b13a70"), (32771, "3556b13a7000")])
+def test_a_last_strip_of_modified_huffman_with_fewer_rows(
+    tmp_path, compression, row, fill_order, order
+):
+    """That of words was decoded as Group 4."""
+    stored = (
+        bytes.fromhex(row) if fill_order == 1 else imagecodecs.bitorder_encode(bytes.fromhex(row))
+    )
+    runs = [[1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0]]
+    pixels = np.array(runs * 33, "u1")
+    tags = {258: [1], 259: compression, 266: fill_order, 339: [1]}
+    strips = image(pixels, tags, rows=16, order=order, encode=lambda part: len(part) * stored)
+    write_tiff(tmp_path / "a.tif", [strips], order=order)
+    np.testing.assert_array_equal(read(tmp_path / "a.tif"), pixels)

@@ -189,6 +189,9 @@ Tag = tuple[int, int, Sequence[int]]
 """(number, type, values); a rational is two values."""
 
 
+_CCITT_WORDS = 32771
+
+
 def ccitt(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
     """Decode CCITT modified Huffman, Group 3 (one- and two-dimensional) or Group 4.
 
@@ -199,6 +202,8 @@ def ccitt(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
     try:
         return _decode_strip(codec, data, tags)
     except RuntimeError:
+        if codec.compression == _CCITT_WORDS:  # imagecodecs has no decoder of its own
+            raise
         return _ccitt_without_libtiff(codec, data)
 
 
