@@ -35,6 +35,7 @@ ENCODE = {
     "deflate": (8, lambda part: zlib.compress(part.tobytes())),
     "packbits": (32773, lambda part: imagecodecs.packbits_encode(part)),
 }
+NOTHING = contextlib.nullcontext()
 
 
 def read(path, **options):
@@ -837,3 +838,40 @@ def test_a_last_strip_of_modified_huffman_with_fewer_rows(
     strips = image(pixels, tags, rows=16, order=order, encode=lambda part: len(part) * stored)
     write_tiff(tmp_path / "a.tif", [strips], order=order)
     np.testing.assert_array_equal(read(tmp_path / "a.tif"), pixels)
+
+
+IMAGES = {
+    7: lambda part: imagecodecs.jpeg8_encode(part, level=100),
+    34712: lambda part: imagecodecs.jpeg2k_encode(part, reversible=True, level=0),
+    34887: imagecodecs.lerc_encode,
+    34933: imagecodecs.png_encode,
+    34934: lambda part: imagecodecs.jpegxr_encode(part, level=1.0),
+    50002: lambda part: imagecodecs.jpegxl_encode(part, lossless=True),
+}
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compression", IMAGES)
+def test_images_of_another_shape_than_their_tiles_are_refused(tmp_path, compression, order):
+    """As many pixels in other rows and columns were put side by side."""
+    path, pixels = (
+        tmp_path / "a.tif",
+        GRADIENT.astype("u1").repeat(2, axis=0)[:32].repeat(2, axis=1),
+    )
+    tags, how = {259: compression}, {"tile": (32, 32), "order": order}
+    write_tiff(path, [image(pixels, tags, encode=IMAGES[compression], **how)], order=order)
+    assert np.abs(read(path).astype("i2") - pixels).max() <= 2
+    tags |= {322: 16, 323: 64, 256: 32, 257: 64}
+    write_tiff(path, [image(pixels, tags, encode=IMAGES[compression], **how)], order=order)
+    with pytest.raises(MalformedTiff, match="size of the compressed image differs"):
+        tiffref.scan(path)
+
+
+@pytest.mark.parametrize("compression", IMAGES)
+def test_an_image_that_is_far_longer_than_its_strip_is_reported(tmp_path, compression):
+    path, pixels = tmp_path / "a.tif", np.add.outer(np.arange(96), np.arange(64)).astype("u1")
+    for length, is_reported in ((96, False), (80, False), (40, True)):
+        tags = {259: compression, 257: length}
+        write_tiff(path, [image(pixels, tags, encode=IMAGES[compression])])
+        with pytest.warns(MetadataWarning, match="more bytes") if is_reported else NOTHING:
+            np.testing.assert_allclose(read(path), pixels[:length], atol=2)

@@ -54,6 +54,7 @@ from .guard import (
     MAX_EXPANSION,
     check_expansion,
     check_image,
+    image_size,
     min_stored_bytes,
 )
 from .table import check_supported, compression_of
@@ -105,8 +106,12 @@ def fit_image(codec: SegmentCodec, image: NDArray) -> NDArray:
     shapes = list(_stored_shapes(codec))
     # try the image's own size first, since other shapes may have as many pixels
     shapes.sort(key=lambda shape: shape[1:3] != image.shape[:2])
+    # lossless JPEG of camera raw files may have samples of one row, or of two, side by side; Zarr
+    # metadata does not have the shape of an image
+    is_any_size = "jpeg_process" in codec.parameters or math.prod(codec.shape[:3]) == 1
     for shape in shapes:
-        if image.size == math.prod(shape):
+        has_rows = image.shape[0] == shape[0] * shape[1] or image.shape[0] == shape[0] > 1
+        if image.size == math.prod(shape) and (has_rows or is_any_size):
             return cast_samples(image.reshape(shape), dtype)
         rows, n_rows = shape[1], image.size // max(1, math.prod(shape[2:]))
         is_taller = shape[0] == 1 and n_rows > rows and image.shape[:2] == (n_rows, shape[2])
@@ -442,7 +447,10 @@ def lacks_end(codec: SegmentCodec, data: bytes) -> bool:
 def has_surplus(codec: SegmentCodec, data: bytes) -> bool:
     """Return whether a segment that decodes holds more samples than its codec has."""
     row = compression_of(codec.compression)
-    if row.kind != "bytes" or row.decode is None or codec.compression == 1:
+    if row.kind == "image":
+        size = image_size(decoder_name(codec), data) or (0, 0)
+        return size[0] > math.prod(codec.shape[:2]) + _MAX_BLOCK_ROWS
+    if row.decode is None or codec.compression == 1:
         return False
     stored = stored_codec(codec)
     buffer = np.empty(layout_of(stored).stored_bytes(stored, stored.shape) + MAX_SURPLUS, np.uint8)
@@ -454,6 +462,8 @@ def has_surplus(codec: SegmentCodec, data: bytes) -> bool:
 
 MAX_SURPLUS = 8
 """Bytes; LZW without an end code decodes to one byte more."""
+_MAX_BLOCK_ROWS = 32
+"""Rows of the largest block of JPEG, to which an image may be padded."""
 
 
 def _tails() -> Iterator[bytes]:

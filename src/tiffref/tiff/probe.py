@@ -23,6 +23,7 @@ from ..codecs.decode import (
     decoder_name,
     decodes,
     find_end_check,
+    fit_image,
     has_surplus,
     has_twin_edges,
     lacks_end,
@@ -585,6 +586,8 @@ def _is_exact(codec: SegmentCodec, data: bytes) -> bool:
         for config in decoders:
             if config:
                 buffer = _decode_link(config, buffer, n_bytes)
+        if compression_of(codec.compression).kind == "image":
+            fit_image(codec, np.asarray(buffer))  # refuses those of other rows and columns
     except DECODING_ERRORS:
         return False
     return memoryview(np.ascontiguousarray(buffer)).nbytes == n_bytes
