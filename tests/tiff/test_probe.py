@@ -822,20 +822,25 @@ def test_a_last_strip_that_is_stored_whole_is_silent(tmp_path, compression):
     np.testing.assert_array_equal(read(tmp_path / "a.tif"), GRADIENT[:20])
 
 
+RUNS = [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0]
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("fill_order", [1, 2])
-@pytest.mark.parametrize(("compression", "row"), [(2, "3556b13a70"), (32771, "3556b13a7000")])
+@pytest.mark.parametrize("n_last", [1, 2])
+@pytest.mark.parametrize(
+    ("compression", "stored", "row"),
+    [(2, "3556b13a70", RUNS), (32771, "3556b13a7000", RUNS), (2, "d3", [0] * 14 + [1] * 2)],
+)
 def test_a_last_strip_of_modified_huffman_with_fewer_rows(
-    tmp_path, compression, row, fill_order, order
+    tmp_path, compression, stored, row, n_last, fill_order, order
 ):
-    """That of words was decoded as Group 4."""
-    stored = (
-        bytes.fromhex(row) if fill_order == 1 else imagecodecs.bitorder_encode(bytes.fromhex(row))
-    )
-    runs = [[1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0]]
-    pixels = np.array(runs * 33, "u1")
+    """That of words was decoded as Group 4; libtiff loses the last run of the others."""
+    code = bytes.fromhex(stored)
+    code = code if fill_order == 1 else bytes(imagecodecs.bitorder_encode(code))
+    pixels = np.array([row] * (32 + n_last), "u1")
     tags = {258: [1], 259: compression, 266: fill_order, 339: [1]}
-    strips = image(pixels, tags, rows=16, order=order, encode=lambda part: len(part) * stored)
+    strips = image(pixels, tags, rows=16, order=order, encode=lambda part: len(part) * code)
     write_tiff(tmp_path / "a.tif", [strips], order=order)
     np.testing.assert_array_equal(read(tmp_path / "a.tif"), pixels)
 

@@ -189,7 +189,7 @@ Tag = tuple[int, int, Sequence[int]]
 """(number, type, values); a rational is two values."""
 
 
-_CCITT_WORDS = 32771
+_CCITT_BYTES, _CCITT_WORDS = 2, 32771
 
 
 def ccitt(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
@@ -199,6 +199,8 @@ def ccitt(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
     libtiff; a stream that libtiff rejects is decoded by imagecodecs.
     """
     tags = _option_tags(codec, {"t4_options": 292, "t6_options": 293})
+    if codec.compression == _CCITT_BYTES:
+        data = bytes(data) + bytes(2)  # without bytes behind it, libtiff 4.7 may lose the last run
     try:
         return _decode_strip(codec, data, tags)
     except RuntimeError:
