@@ -495,7 +495,7 @@ def test_calls_for_small_files_that_all_differ(tmp_path):
             tiffref.scan(path)
     finally:
         sys.setprofile(None)
-    assert 0 < n_calls / 5 < 600  # 545 on Python 3.11, 500 on 3.13
+    assert 0 < n_calls / 5 < 600  # 592 on Python 3.11, 535 on 3.13
 
 
 def test_the_file_is_closed_after_the_scan(tmp_path, monkeypatch):

@@ -190,8 +190,10 @@ class Directory:
     @property
     def n_listed_segments(self) -> int:
         """Number of segments whose offsets the IFD lists."""
-        entries = self.entries
-        return next((entries[code][1] for code in SEGMENT_OFFSETS if code in entries), 0)
+        for code in SEGMENT_OFFSETS:
+            if code in self.entries:
+                return self.entries[code][1]
+        return 0
 
     def get(self, code: int, default: Any = None) -> Any:
         """Return the value of a tag, decoded once.
@@ -235,7 +237,10 @@ class Directory:
 
     def first_column(self, codes: Iterable[int]) -> NDArray[np.uint64]:
         """Return `column` of the first tag that is present, empty if none is."""
-        return next((self.column(code) for code in codes if code in self.entries), _NO_NUMBERS)
+        for code in codes:
+            if code in self.entries:
+                return self.column(code)
+        return _NO_NUMBERS
 
     def tags(self, without: frozenset[int]) -> dict[int, Any]:
         """Return the values of all other tags."""

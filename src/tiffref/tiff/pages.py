@@ -81,7 +81,7 @@ class Columns:
     def _block_at(self, number: int) -> _Lists:
         block = self._blocks[number]
         if isinstance(block, Directory):
-            offset, length, sub_ifds = (block.first_column(codes)[None] for codes in _LIST_TAGS)
+            offset, length, sub_ifds = [block.first_column(codes)[None] for codes in _LIST_TAGS]
             block = self._blocks[number] = offset, length, sub_ifds
         return block
 

@@ -255,15 +255,16 @@ def _codec_table(level: LevelFacts, is_short: bool) -> tuple[list[SegmentCodec],
     codecs: list[SegmentCodec] = []
     of_ifd = []
     for n, ifd in enumerate(level.ifds):
-        _check_equal("pages of one series differ in shape", ifd, ifd.shape, level.ifds[0].shape)
+        if n:
+            _check_equal("pages of one series differ in shape", ifd, ifd.shape, level.ifds[0].shape)
         codec = segment_codec(ifd, is_short=is_short)
         if not _can_unpack(codec):
             offset = level.offset if len(level.ifds) == 1 else level.offset[level.ifd == n]
             if offset.any():
                 check_samples(codec)
-        first = codecs[0] if codecs else codec
-        _check_equal("segments of one series differ in dtype", ifd, codec.dtype, first.dtype)
-        _check_equal("segments of one series differ in shape", ifd, codec.shape, first.shape)
+        for first in codecs[:1]:
+            _check_equal("segments of one series differ in dtype", ifd, codec.dtype, first.dtype)
+            _check_equal("segments of one series differ in shape", ifd, codec.shape, first.shape)
         if codec not in codecs:
             codecs.append(codec)
         of_ifd.append(codecs.index(codec))
