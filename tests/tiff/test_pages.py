@@ -152,6 +152,12 @@ def test_strips_of_an_image_without_size_are_reported(tmp_path, code, how, order
         assert len(tiffref.scan(path).series) == 2
 
 
+def test_an_image_without_width_but_with_too_many_rows_is_refused(tmp_path):
+    write_tiff(tmp_path / "a.tif", [image(np.ones((16, 16), "u2"), {256: 0, 257: 1 << 31})])
+    with pytest.raises(tiffref.MalformedTiff, match="more segments"):
+        tiffref.scan(tmp_path / "a.tif")
+
+
 def test_an_empty_array_that_tifffile_wrote_is_empty(tmp_path):
     with pytest.warns(UserWarning, match="zero-size array"):
         tifffile.imwrite(tmp_path / "a.tif", np.zeros((0, 5), "u1"), metadata=None)

@@ -568,7 +568,8 @@ def _read_segments(
         return tuple(map(np.stack, zip(*parts, strict=True)))  # type: ignore[return-value]
     first = int(rows[0] if rows[0] >= 0 else next((row for row in rows if row >= 0), 0))
     directory = pages.directory(first)
-    n_first, n_needed = _count_listed_segments(directory), 0 if 0 in ifd.shape else n_segments
+    n_first = _count_listed_segments(directory)
+    n_needed = 0 if 0 in ifd.shape and n_segments <= n_first else n_segments
     is_surplus = n_first > n_needed and directory.first_column(SEGMENT_LENGTHS)[n_needed:].any()
     _check_listed(pages, ifd, n_first, n_needed, bool(is_surplus))
     for n_listed in pages.columns.list_lengths(rows) if len(rows) > 1 else ():
