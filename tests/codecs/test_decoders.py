@@ -95,6 +95,28 @@ def test_fax_short_last_strip():
     np.testing.assert_array_equal(decode_segment(codec, row * 2)[0, :2, :, 0], expected)
 
 
+WORDS = {
+    "9f78431c": [(8, 2, 4, 2), (11, 4, 1)],
+    "9a081b001b00": [(8, 1, 23), (32,), (32,)],
+    "01f9100786a00fa68a40e60d80003501f01f03c17d9a81e1b80fec2c": [
+        (2700, 100, 4200, 1000), (0, 5200, 64, 64, 2672)
+    ],
+}  # fmt: skip
+"""Modified Huffman whose rows start at words: white and black runs of each row, from white on."""
+
+
+@pytest.mark.parametrize("fill_order", [1, 2])
+@pytest.mark.parametrize("stored", WORDS)
+def test_fax_whose_rows_start_at_words(stored, fill_order):
+    """Libtiff 4.7 misreads these rows, which it wrote."""
+    rows = [np.repeat(np.arange(len(runs)) % 2, runs) for runs in WORDS[stored]]
+    data = bytes.fromhex(stored)
+    data = data if fill_order == 1 else bytes(imagecodecs.bitorder_encode(data))
+    shape = (1, len(rows), rows[0].size, 1)
+    codec = SegmentCodec(shape, "|b1", compression=32771, fill_order=fill_order)
+    np.testing.assert_array_equal(decode_segment(codec, data)[0, :, :, 0], rows)
+
+
 def test_thunderscan():
     # raw 5, run of 2 more, then two 3-bit differences: +1 and -1
     data = bytes([0xC0 | 5, 0x02, 0x80 | 0b001_111])

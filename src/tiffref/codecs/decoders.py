@@ -31,6 +31,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 from typing import Any
@@ -199,14 +200,57 @@ def ccitt(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
     libtiff; a stream that libtiff rejects is decoded by imagecodecs.
     """
     tags = _option_tags(codec, {"t4_options": 292, "t6_options": 293})
+    if codec.compression == _CCITT_WORDS:
+        data = _without_fill(codec, bytes(data))
+        codec = replace(codec, compression=_CCITT_BYTES, fill_order=1)
     if codec.compression == _CCITT_BYTES:
         data = bytes(data) + bytes(2)  # without bytes behind it, libtiff 4.7 may lose the last run
     try:
         return _decode_strip(codec, data, tags)
     except RuntimeError:
-        if codec.compression == _CCITT_WORDS:  # imagecodecs has no decoder of its own
-            raise
         return _ccitt_without_libtiff(codec, data)
+
+
+def _without_fill(codec: SegmentCodec, data: bytes) -> bytes:
+    """Remove the bytes that fill rows of modified Huffman up to words; libtiff 4.7 misreads them.
+
+    A row ends where the codes of its runs do.
+    """
+    stored = bytes(imagecodecs.bitorder_decode(data)) if codec.fill_order == 2 else data
+    columns = codec.shape[2]
+    rows: list[bytes] = []
+    position = 0
+    while position < len(stored) and len(rows) < _n_rows(codec):
+        part = stored[position : position + 2 * columns + 2]  # no code has over 13 bits
+        row = imagecodecs.ccittrle_decode(part + bytes(2), 1, columns)
+        n_bytes = -(-_count_bits(row.reshape(-1)) // 8)
+        rows.append(part[:n_bytes])
+        position += n_bytes + n_bytes % 2
+    return b"".join(rows)
+
+
+_ENDING_BITS = (
+    "86444444555566666677777777777" + 35 * "8",
+    "a322344566777889aaa" + 7 * "b" + 38 * "c",
+)
+_MAKE_UP_BITS = (
+    "055678888889999999999999996" + "9bbb" + 10 * "c",
+    "0acccccc" + 20 * "d" + "bbb" + 10 * "c",
+)
+"""Lengths of the codes of white and black runs, as hexadecimal digits: of runs up to 63, and of
+multiples of 64 up to 2560 (ITU-T T.4, tables 2 and 3)."""
+
+
+def _count_bits(row: NDArray) -> int:
+    """Return the bits of a row, which starts with a run of white (0), in modified Huffman."""
+    edges = np.flatnonzero(np.diff(row != 0, prepend=False))
+    runs = np.diff(edges, prepend=0, append=row.size).tolist()
+    n_bits = 0
+    for n, run in enumerate(runs):
+        n_longest, rest = divmod(run, 2560)
+        digits = _ENDING_BITS[n % 2][run % 64], _MAKE_UP_BITS[n % 2][rest // 64]
+        n_bits += 12 * n_longest + sum(int(digit, 16) for digit in digits)
+    return n_bits
 
 
 def libtiff(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
