@@ -371,3 +371,29 @@ def test_validation_of_an_object_that_changes_after_its_check(
     server.pick_fault = lambda: values.update({"/a.tif": 1_600_000_000})  # called before each GET
     report = tiffref.validate(document, sources=True, pixels=1)
     assert [finding.code for finding in report.findings] == ["stale"]
+
+
+def test_a_fault_of_an_ftp_connection_is_no_missing_file(
+    tmp_path: Path, data: bytes, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fsspec raises FileNotFoundError for both; a new connection tells which it is."""
+    from fsspec.implementations.ftp import FTPFileSystem
+
+    faults = [FileNotFoundError("a.tif")]
+    cat_file = FTPFileSystem.cat_file
+
+    def cat_with_faults(fs: FTPFileSystem, *args: Any, **options: Any) -> bytes:
+        if faults:
+            raise faults.pop()
+        return cat_file(fs, *args, **options)
+
+    with SERVERS["ftp"](tmp_path) as place:
+        place.put("a.tif", data)
+        references = tiffref.scan(f"{place.url}/a.tif")
+        monkeypatch.setattr(FTPFileSystem, "cat_file", cat_with_faults)
+        with ZarrTiffStore(references) as store:
+            np.testing.assert_array_equal(store[FIRST], image[FIRST])
+            assert not faults
+            place.put("a.tif", None)
+            with pytest.raises(SourceError, match="No such file"):
+                store[...]

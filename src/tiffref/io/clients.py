@@ -204,7 +204,7 @@ def file_system_lock(fs: Any) -> contextlib.AbstractContextManager[Any]:
     """
     if without_cache(fs) is not fs:
         return shared_lock(fs)
-    if getattr(fs, "async_impl", False) or not _THREAD_SAFE_PROTOCOLS.isdisjoint(_protocols(fs)):
+    if getattr(fs, "async_impl", False) or not _THREAD_SAFE_PROTOCOLS.isdisjoint(protocols(fs)):
         return contextlib.nullcontext()
     return shared_lock(fs)
 
@@ -217,23 +217,24 @@ _WHOLE_FILE_PROTOCOLS = _FILE_CACHES | {"tar"}
 
 def is_file_cache(fs: Any) -> bool:
     """Return whether a file system is a cache of whole files in front of another one."""
-    return not _FILE_CACHES.isdisjoint(_protocols(fs))
+    return not _FILE_CACHES.isdisjoint(protocols(fs))
 
 
 def without_cache(fs: Any) -> Any:
     """Return the file system behind the caches of fsspec; others are returned unchanged."""
-    while not CACHES.isdisjoint(_protocols(fs)):
+    while not CACHES.isdisjoint(protocols(fs)):
         fs = fs.fs
     return fs
 
 
-def _protocols(fs: Any) -> frozenset[str]:
+def protocols(fs: Any) -> frozenset[str]:
+    """Return the protocols of a file system of fsspec."""
     protocols = getattr(fs, "protocol", ())
     return frozenset((protocols,) if isinstance(protocols, str) else protocols)
 
 
 def _is_serverless(fs: Any) -> bool:
-    return not _SERVERLESS_PROTOCOLS.isdisjoint(_protocols(fs))
+    return not _SERVERLESS_PROTOCOLS.isdisjoint(protocols(fs))
 
 
 def call_with_timeout(fs: Any, url: str, n_bytes: int, function: Callable[[], Any]) -> Any:
@@ -254,7 +255,7 @@ def call_with_timeout(fs: Any, url: str, n_bytes: int, function: Callable[[], An
 
     if _is_serverless(fs):
         return call()
-    if not _WHOLE_FILE_PROTOCOLS.isdisjoint(_protocols(fs)):
+    if not _WHOLE_FILE_PROTOCOLS.isdisjoint(protocols(fs)):
         n_bytes = max(n_bytes, UNKNOWN_SIZE_BYTES)
     return _call_in_thread(url, time_limit_s(n_bytes), call, lambda: fs.clear_instance_cache())
 

@@ -35,6 +35,7 @@ from .clients import (
     fetch_info,
     find_file_system,
     is_file_cache,
+    protocols,
     run_coroutine_with_timeout,
     source_from_info,
     typed_errors,
@@ -145,7 +146,18 @@ class RemoteFile(ByteSource):
                 return [self._read_range(self.fs, self._path, url, offset, length, expected)]
             n_bytes = sum(length for _, length in ranges)
             cat = partial(self._cat_ranges, ranges)
-            return call_with_timeout(self.fs, url, n_bytes, cat)
+            try:
+                return call_with_timeout(self.fs, url, n_bytes, cat)
+            except FileNotFoundError:
+                if "ftp" not in protocols(self.fs):
+                    raise
+            # fsspec reports any fault of an FTP connection like this: ask once more by a new one
+            return call_with_timeout(self.fs, url, n_bytes, partial(self._cat_anew, ranges))
+
+    def _cat_anew(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        options = {**self.fs.storage_options, "skip_instance_cache": True}
+        self.fs = type(self.fs)(*self.fs.storage_args, **options)
+        return self._cat_ranges(ranges)
 
     def _cat_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         starts = [start for start, _ in ranges]
