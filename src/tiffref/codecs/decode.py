@@ -544,7 +544,7 @@ def _decode_image(decoder: SegmentDecoder, data: Any, target: NDArray) -> None:
     """Decode an image into `target`, without a copy if it has the size of the segment."""
     codec, row, decode = decoder.codec, decoder.row, decoder.row.decode
     assert decode is not None
-    if row.fill_order == "first":
+    if row.has_fill_order:
         data = in_first_bit_order(data, codec.fill_order)
     try:
         image = decode(codec, data, target)

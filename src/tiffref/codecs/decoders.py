@@ -201,8 +201,7 @@ def ccitt(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
     """
     tags = _option_tags(codec, {"t4_options": 292, "t6_options": 293})
     if codec.compression == _CCITT_WORDS:
-        data = _without_fill(codec, bytes(data))
-        codec = replace(codec, compression=_CCITT_BYTES, fill_order=1)
+        data, codec = _without_fill(codec, bytes(data)), replace(codec, compression=_CCITT_BYTES)
     if codec.compression == _CCITT_BYTES:
         data = bytes(data) + bytes(2)  # without bytes behind it, libtiff 4.7 may lose the last run
     try:
@@ -216,12 +215,11 @@ def _without_fill(codec: SegmentCodec, data: bytes) -> bytes:
 
     A row ends where the codes of its runs do.
     """
-    stored = bytes(imagecodecs.bitorder_decode(data)) if codec.fill_order == 2 else data
     columns = codec.shape[2]
     rows: list[bytes] = []
     position = 0
-    while position < len(stored) and len(rows) < _n_rows(codec):
-        part = stored[position : position + 2 * columns + 2]  # no code has over 13 bits
+    while position < len(data) and len(rows) < _n_rows(codec):
+        part = data[position : position + 2 * columns + 2]  # no code has over 13 bits
         row = imagecodecs.ccittrle_decode(part + bytes(2), 1, columns)
         n_bytes = -(-_count_bits(row.reshape(-1)) // 8)
         rows.append(part[:n_bytes])
@@ -372,10 +370,7 @@ def _n_rows(codec: SegmentCodec) -> int:
 
 
 def _ccitt_without_libtiff(codec: SegmentCodec, data: Any) -> NDArray:
-    stored: Any = bytes(data)
-    if codec.fill_order == 2:
-        stored = imagecodecs.bitorder_decode(stored)
-    rows, columns = _n_rows(codec), codec.shape[2]
+    stored, rows, columns = bytes(data), _n_rows(codec), codec.shape[2]
     if codec.compression == 2:
         return imagecodecs.ccittrle_decode(stored, rows, columns)
     if codec.compression == 3:
@@ -429,7 +424,6 @@ def _build_tiff(
         259: (_SHORT, [codec.compression]),
         # a palette would need its colors, and WhiteIsZero does not change stored samples
         262: (_SHORT, [codec.photometric if codec.photometric in _DECODING_PHOTOMETRICS else 1]),
-        266: (_SHORT, [codec.fill_order]),
         273: (_LONG, [0]),
         277: (_SHORT, [samples]),
         278: (_LONG, [rows]),

@@ -35,9 +35,9 @@ class Compression:
     zarr2
         Zarr v2 configuration of the exactly equivalent codec of numcodecs or of
         imagecodecs-numcodecs; empty if no codec is needed, None if there is none.
-    fill_order
-        How FillOrder (tag 266) applies to an image: "" not at all, "first" bits are reversed
-        before decoding, "inside" by the decoder. For kind "bytes", bits are always reversed first.
+    has_fill_order
+        Whether FillOrder (tag 266) applies: decoders get bytes whose bits are in the first order.
+        Always true for kind "bytes".
     reason
         Why the compression is not supported.
     """
@@ -47,14 +47,14 @@ class Compression:
     kind: str = ""
     decode: Callable[..., Any] | None = None
     zarr2: Mapping[str, Any] | None = None
-    fill_order: str = ""
+    has_fill_order: bool = False
     reason: str = ""
 
 
 def _bytes(
     code: int, name: str, decode: Callable[..., Any], zarr2: Mapping[str, Any] | None = None
 ) -> Compression:
-    return Compression(code, name, "bytes", decode, zarr2)
+    return Compression(code, name, "bytes", decode, zarr2, has_fill_order=True)
 
 
 def _image(
@@ -62,10 +62,10 @@ def _image(
     name: str,
     decode: Callable[..., Any],
     codec_id: str | None = None,
-    fill_order: str = "",
+    has_fill_order: bool = False,
 ) -> Compression:
     zarr2 = None if codec_id is None else {"id": codec_id}
-    return Compression(code, name, "image", decode, zarr2, fill_order)
+    return Compression(code, name, "image", decode, zarr2, has_fill_order)
 
 
 _LZMA = {"id": "lzma", "format": 1, "check": -1, "preset": None, "filters": None}
@@ -74,9 +74,9 @@ _ZSTD = {"id": "zstd", "level": 1}
 
 _ROWS: Sequence[Compression] = (
     _bytes(1, "none", decoders.copy, {}),
-    _image(2, "CCITT modified Huffman", decoders.ccitt, fill_order="inside"),
-    _image(3, "CCITT Group 3", decoders.ccitt, fill_order="inside"),
-    _image(4, "CCITT Group 4", decoders.ccitt, fill_order="inside"),
+    _image(2, "CCITT modified Huffman", decoders.ccitt, has_fill_order=True),
+    _image(3, "CCITT Group 3", decoders.ccitt, has_fill_order=True),
+    _image(4, "CCITT Group 4", decoders.ccitt, has_fill_order=True),
     # imagecodecs_lzw only if the sampled segments decode to their exact size: without an end code
     # it returns more
     _bytes(5, "LZW", decoders.lzw, {"id": "imagecodecs_lzw"}),
@@ -84,28 +84,28 @@ _ROWS: Sequence[Compression] = (
     _image(7, "JPEG", decoders.jpeg, "imagecodecs_jpeg"),
     _bytes(8, "deflate (Adobe)", decoders.deflate, _ZLIB),
     _image(22610, "JPEG XR (NDPI)", decoders.jpegxr, "imagecodecs_jpegxr"),
-    _image(32766, "NeXT", decoders.libtiff, fill_order="inside"),
-    _image(32771, "CCITT modified Huffman, words", decoders.ccitt, fill_order="inside"),
+    _image(32766, "NeXT", decoders.libtiff, has_fill_order=True),
+    _image(32771, "CCITT modified Huffman, words", decoders.ccitt, has_fill_order=True),
     _bytes(32773, "PackBits", decoders.packbits, {"id": "imagecodecs_packbits"}),
-    _image(32809, "ThunderScan", decoders.libtiff, fill_order="inside"),
-    _image(32909, "PixarLog", decoders.libtiff, fill_order="inside"),
+    _image(32809, "ThunderScan", decoders.libtiff, has_fill_order=True),
+    _image(32909, "PixarLog", decoders.libtiff, has_fill_order=True),
     _bytes(32946, "deflate", decoders.deflate, _ZLIB),
     _image(33003, "JPEG 2000 (Aperio, YCbCr)", decoders.jpeg2k, "imagecodecs_jpeg2k"),
     _image(33004, "JPEG 2000 (lossy)", decoders.jpeg2k, "imagecodecs_jpeg2k"),
     _image(33005, "JPEG 2000 (Aperio, RGB)", decoders.jpeg2k, "imagecodecs_jpeg2k"),
     _image(33007, "JPEG (alternative)", decoders.jpeg),
-    _image(34676, "SGILog", decoders.sgilog, fill_order="first"),
-    _image(34677, "SGILog 24-bit", decoders.sgilog, fill_order="first"),
+    _image(34676, "SGILog", decoders.sgilog, has_fill_order=True),
+    _image(34677, "SGILog 24-bit", decoders.sgilog, has_fill_order=True),
     _image(34712, "JPEG 2000", decoders.jpeg2k, "imagecodecs_jpeg2k"),
-    _image(34887, "LERC", decoders.lerc, "imagecodecs_lerc", "first"),
+    _image(34887, "LERC", decoders.lerc, "imagecodecs_lerc", has_fill_order=True),
     _image(34892, "JPEG (lossy DNG)", decoders.jpeg),
     _bytes(34925, "LZMA", decoders.lzma, _LZMA),
     _bytes(34926, "Zstandard", decoders.zstd, _ZSTD),  # deprecated numbers: this and the next one
-    _image(34927, "WebP", decoders.webp, "imagecodecs_webp", "first"),
+    _image(34927, "WebP", decoders.webp, "imagecodecs_webp", has_fill_order=True),
     _image(34933, "PNG", decoders.png, "imagecodecs_png"),
     _image(34934, "JPEG XR", decoders.jpegxr, "imagecodecs_jpegxr"),
     _bytes(50000, "Zstandard", decoders.zstd, _ZSTD),
-    _image(50001, "WebP", decoders.webp, "imagecodecs_webp", "first"),
+    _image(50001, "WebP", decoders.webp, "imagecodecs_webp", has_fill_order=True),
     _image(50002, "JPEG XL", decoders.jpegxl, "imagecodecs_jpegxl"),
     _bytes(50013, "deflate (PixTIFF)", decoders.deflate, _ZLIB),
     _image(52546, "JPEG XL (DNG)", decoders.jpegxl, "imagecodecs_jpegxl"),

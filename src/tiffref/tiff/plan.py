@@ -459,7 +459,7 @@ def _codec_without_parameters(
         byteorder=byteorder if has_byteorder and (not is_image or compression == _LERC) else "<",
         bits=bits if needs_bits else (),
         sample_format=1 if is_image else sample_format,
-        fill_order=fill_order if row is None or not is_image or row.fill_order else 1,
+        fill_order=fill_order if row is None or row.has_fill_order else 1,
         photometric=photometric,
         edge=edge,
         fill=fill,
