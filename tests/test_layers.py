@@ -171,6 +171,26 @@ def test_importing_the_package_loads_numpy_and_the_standard_library_only() -> No
     assert loaded - sys.stdlib_module_names <= {"tiffref", "numpy"}
 
 
+@pytest.mark.parametrize(
+    "opened",
+    ["tiffref.References.open(path)", "xarray.open_dataset(path, engine='tiffref')"],
+)
+def test_opening_a_document_does_not_load_the_scanner(tmp_path: Path, opened: str) -> None:
+    import numpy as np
+    import tifffile
+
+    document = tmp_path / "a.json"
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 4), "u1"), metadata=None)
+    tiffref.scan(tmp_path / "a.tif").write_fsspec(document)
+    script = (
+        f"import sys, tiffref, xarray; path = {str(document)!r}; {opened}; "
+        "print(*(name for name in sys.modules if name.startswith('tiffref.tiff')))"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
 def test_public_names_exist_and_are_listed() -> None:
     import tiffref.catalog  # submodules and what is loaded later are not listed
 

@@ -40,7 +40,6 @@ from .metadata.ngff import AXES
 from .model.array import Array, Group
 from .model.manifest import Source
 from .references import References, is_document, read_references, write_document
-from .sequences.assemble import array_aspects, band_orders
 
 
 def open_references(
@@ -493,6 +492,8 @@ def _check_place(url: str, before: Location, now: Location, is_strict: bool) -> 
 
 
 def _check_meaning(url: str, array: Array, now: Array, is_strict: bool) -> None:
+    from .sequences.assemble import array_aspects, band_orders  # with the scanner
+
     before, after = (array_aspects(one, ()) for one in (array, now))
     for name, unknown in (("nodata", None), ("scale", "{}"), ("photometric", "")):
         if before[name] != after[name]:
