@@ -52,6 +52,7 @@ from .guard import (
     DECODING_ERRORS,
     HAVE_END,
     MAX_EXPANSION,
+    START_OF_JPEG,
     check_expansion,
     check_image,
     image_size,
@@ -415,7 +416,6 @@ def check_not_truncated(decode: Callable[[bytes], NDArray], data: Any, image: ND
         raise ValueError("the stream ends before its last sample")
 
 
-_START_OF_JPEG = b"\xff\xd8"
 _MAX_LAST_ZEROS = 4
 """Zeros at the end of a complete stream of JPEG XR."""
 
@@ -426,7 +426,7 @@ def _written_part(data: Any) -> bytes:
     JPEG does not end in zeros; about one of seven JPEG XR streams ends in one.
     """
     start = bytes(data)
-    n_zeros = 0 if start.startswith(_START_OF_JPEG) else _MAX_LAST_ZEROS
+    n_zeros = 0 if start.startswith(START_OF_JPEG) else _MAX_LAST_ZEROS
     start = start[: len(start.rstrip(b"\0")) + n_zeros]
     return start + b"\0" if start.endswith(b"\xff") else start
 

@@ -41,7 +41,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..model.codec import SegmentCodec
-from .guard import END_OF_JPEG, HARMLESS_BYTES, clean_png, first_xz_stream, jpeg_frame, trim_zstd
+from .guard import (
+    END_OF_JPEG,
+    HARMLESS_BYTES,
+    START_OF_JPEG,
+    clean_png,
+    first_xz_stream,
+    jpeg_frame,
+    trim_zstd,
+)
 
 _LOSSLESS_FRAMES = (0xC3, 0xC7, 0xCB, 0xCF)
 
@@ -270,7 +278,7 @@ def old_jpeg(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
     of the first segment, the only one for some writers), `subsampling`, `ycbcr_coefficients` and
     `reference_black_white`. YCbCr becomes RGB.
     """
-    if bytes(data[:2]) == b"\xff\xd8" and has_tables(data):
+    if bytes(data[:2]) == START_OF_JPEG and has_tables(data):
         return jpeg(codec, data, out)
     blobs = {
         number: _split_tables(name, codec.parameters[name])

@@ -287,7 +287,7 @@ def _has_jpeg_end(data: Any) -> bool:
     return data[-2:] == END_OF_JPEG or END_OF_JPEG in bytes(data)  # bytes may follow it
 
 
-END_OF_JPEG = b"\xff\xd9"
+START_OF_JPEG, END_OF_JPEG = b"\xff\xd8", b"\xff\xd9"
 
 
 def _has_jpegxr_end(data: Any) -> bool:
