@@ -83,8 +83,9 @@ def find_file_system(url: str, storage_options: Any, what: str = "cannot be open
         if fsspec.utils.get_protocol(url) in _LAZY_PROTOCOLS or _is_serverless(kind):
             return url_to_fs(url, storage_options)
         # other file systems may connect when they are created
-        protocols = {link.partition("://")[0] for link in url.split("::")}
-        is_whole = not _WHOLE_FILE_PROTOCOLS.isdisjoint(protocols)
+        is_whole = not _WHOLE_FILE_PROTOCOLS.isdisjoint(
+            link.partition("://")[0] for link in url.split("::")
+        )
         limit_s = time_limit_s(UNKNOWN_SIZE_BYTES if is_whole else 0)
         return _call_in_thread(url, limit_s, lambda: url_to_fs(url, storage_options))
 
@@ -229,8 +230,8 @@ def without_cache(fs: Any) -> Any:
 
 def protocols(fs: Any) -> frozenset[str]:
     """Return the protocols of a file system of fsspec."""
-    protocols = getattr(fs, "protocol", ())
-    return frozenset((protocols,) if isinstance(protocols, str) else protocols)
+    names = getattr(fs, "protocol", ())
+    return frozenset((names,) if isinstance(names, str) else names)
 
 
 def _is_serverless(fs: Any) -> bool:
