@@ -65,9 +65,9 @@ def install(extra):
     create = [sys.executable, "-m", "venv", *(["--clear"] if not done else []), str(folder)]
     run(create, "cannot create an environment. On Debian and Ubuntu: apt install python3-venv")
     stamp.unlink(missing_ok=True)
-    pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check"]
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     # pip before 24 tries many versions of packages until it finds compatible ones
-    run([*pip, "--quiet", "--upgrade", "pip"], "cannot upgrade pip")
+    run([*pip, "--upgrade", "pip"], "cannot upgrade pip")
     run(
         [*pip, "--editable", f"{ROOT}[{extra}]"],
         "cannot install the packages; see the messages of pip above",
