@@ -191,6 +191,21 @@ def test_opening_a_document_does_not_load_the_scanner(tmp_path: Path, opened: st
     assert done.stdout.split() == []
 
 
+def test_scanning_and_writing_json_loads_only_what_the_file_needs(tmp_path: Path) -> None:
+    import numpy as np
+    import tifffile
+
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 4), "u1"), compression="zlib")
+    script = (
+        f"import sys, tiffref; tiffref.scan({str(tmp_path / 'a.tif')!r}).write_fsspec("
+        f"{str(tmp_path / 'a.json')!r}); print(*{{name.split('.')[0] for name in sys.modules}})"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    slow = {"numcodecs", "pyproj", "tifffile", "fsspec", "zarr", "xarray", "pyarrow", "pandas"}
+    assert not slow & set(done.stdout.split())
+
+
 def test_public_names_exist_and_are_listed() -> None:
     import tiffref.catalog  # submodules and what is loaded later are not listed
 

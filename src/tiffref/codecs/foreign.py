@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import imagecodecs
-import numcodecs
 import numpy as np
 from numpy.typing import NDArray
 
@@ -161,8 +160,15 @@ def _as_bytes(value: Any) -> bytes:
 # ---- decoders of one codec: functions of its configuration, the stored bytes, and the size limit
 
 
+def make_codec(config: _Config) -> Any:
+    """Return the codec of numcodecs with a configuration."""
+    import numcodecs  # loads slowly, and few scans need it
+
+    return numcodecs.get_codec(dict(config))
+
+
 def _by_numcodecs(config: _Config, data: bytes, limit: int) -> Any:
-    decoded = numcodecs.get_codec(dict(config)).decode(data)
+    decoded = make_codec(config).decode(data)
     return decoded if isinstance(decoded, np.ndarray) else bytes(decoded)
 
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-import numcodecs
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,7 +29,7 @@ from ..codecs.decode import (
     runs_short,
     wrap_inlined,
 )
-from ..codecs.foreign import decode_image
+from ..codecs.foreign import decode_image, make_codec
 from ..codecs.guard import (
     DECODING_ERRORS,
     END_OF_JPEG,
@@ -243,7 +242,7 @@ class _Probe:
             strip = decode_segment(short, data).astype(chain["dtype"], copy=False)
             buffer: object = np.ascontiguousarray(strip)
             for config in encoders:
-                buffer = numcodecs.get_codec(dict(config)).encode(buffer)
+                buffer = make_codec(config).encode(buffer)
             inlined[n] = bytes(memoryview(np.ascontiguousarray(buffer)).cast("B"))
             if sum(map(len, inlined.values())) > _MAX_INLINED_BYTES:
                 return None
@@ -604,7 +603,7 @@ def _decode_link(config: dict[str, Any], buffer: Any, n_bytes: int) -> Any:
         size = zstd_size(bytes(buffer))
         if size.least > n_bytes or size.most > max(HARMLESS_BYTES, n_bytes):
             raise ValueError("zstd frames may decode to more than their chunk")
-    return numcodecs.get_codec(dict(config)).decode(buffer)
+    return make_codec(config).decode(buffer)
 
 
 _IMAGE_CODECS = frozenset(f"imagecodecs_{name}" for name in HEADERS)
