@@ -3,8 +3,8 @@
 Every exception that tiffref raises on purpose is defined here, with its message format: what,
 where, got and expected, then what to do. Warnings go through `warn`, so that a caller can collect
 the ones of its own thread. Parsers of documents pass each `Finding` to a `report` function: reading
-raises the first error, validation collects all. Imports nothing from the package, so that every
-module can use it.
+raises the first error, validation collects all. Imports only `signatures`, so that every module can
+use it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, ParamSpec, TypeVar
+
+from .signatures import redact
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -44,30 +46,6 @@ _EXTRAS = {
 """Extra -> its packages, named because tiffref itself may not be on the package index."""
 
 _UNKNOWN_OPTION = re.compile(r"unexpected keyword argument '(\w+)'")
-_USER = re.compile(
-    r"(?<=://)[^/@\s]*:[^/@\s]*@|(?:(?<=http://)|(?<=https://))[^/@\s?#]+@", re.IGNORECASE
-)
-SECRET_PARAMETER = (
-    r"sig|temp_url_sig|sign|hdnea|hdnt[sl]|hmac|jwt|googleaccessid|q-ak|ticket|pwd|connectid"
-    r"|bsession|phpsessid"
-    r"|[^?&=\s]*(?:token|secret|password|passwd|passphrase|signature|accesskeyid|authz?"
-    r"|authorization|credentials?|session-?_?(?:id|key)"
-    r"|(?:access|account|api|app|auth|private|secret|subscription)-?_?key)"
-)
-"""Query parameters that give access: S3, Google, Azure (SAS), CloudFront, Akamai, Backblaze,
-Tencent, Volcengine, OpenStack Swift, dCache, OMERO.web, Maxar, and tokens."""
-_SECRET = re.compile(rf"([?&](?:{SECRET_PARAMETER})=)(?:[^&\s,;:)'\"#]|:(?!\s))+", re.IGNORECASE)
-
-
-def redact(text: str) -> str:
-    """Hide passwords and signatures of the URLs in a text.
-
-    >>> redact("https://me:pw@host/a.tif?sig=S: no such file")
-    'https://***@host/a.tif?sig=***: no such file'
-    """
-    return _SECRET.sub(r"\1***", _USER.sub("***@", text)) if "://" in text else text
-
-
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Terminal control characters, line separators and bidirectional formatting characters."""
 

@@ -36,7 +36,6 @@ from .errors import (
     SourceError,
     StaleSource,
     TiffrefError,
-    redact,
     rejects_unknown_arguments,
 )
 from .formats.kerchunk_read import parse_document
@@ -54,6 +53,7 @@ from .model.manifest import MISSING, Source
 from .read import Fetcher, read_array
 from .read.fetch import check_pool
 from .references import References
+from .signatures import redact
 
 _MAX_DECODED_BYTES = 1 << 30
 """Larger images are decoded region by region; smaller ones are cached up to this size."""

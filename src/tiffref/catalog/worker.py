@@ -41,7 +41,7 @@ from ..errors import (
 )
 from ..io.http import RETRIED_STATUSES
 from ..io.remote import open_source
-from ..io.urls import public_url, to_document_url, to_full_url, warn_about_signatures
+from ..io.urls import to_document_url, to_full_url, warn_about_signatures
 from ..metadata.cf import parse_date, read_time_coordinate
 from ..metadata.gdal import with_bands
 from ..metadata.report import Report
@@ -51,6 +51,7 @@ from ..model.manifest import MISSING, Source
 from ..references import References, write_document
 from ..sequences.inputs import FileList
 from ..sequences.stack import scan_sequence
+from ..signatures import public_url
 from ..tiff.scan import scan
 from .executors import JobQueue, Pool
 from .index import outline_of_points

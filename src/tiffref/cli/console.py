@@ -22,9 +22,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..errors import did_you_mean, printable, redact
+from ..errors import did_you_mean, printable
 from ..formats.summary import count
 from ..io.urls import misnamed_references
+from ..signatures import redact
 
 if TYPE_CHECKING:
     from ..references import References

@@ -15,8 +15,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import printable, redact
+from ..errors import printable
 from ..formats.summary import count, format_table
+from ..signatures import redact
 from . import console
 
 if TYPE_CHECKING:

@@ -21,7 +21,6 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from ..errors import (
-    SECRET_PARAMETER,
     ManifestMismatch,
     MetadataWarning,
     MissingSource,
@@ -29,20 +28,12 @@ from ..errors import (
     SourceError,
     warn,
 )
+from ..signatures import public_url
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 """At least two characters: "C:" is a drive."""
-_SECRET_PARAMETER = re.compile(SECRET_PARAMETER, re.IGNORECASE)
-_SIGNED_PARAMETER = re.compile(
-    r"(?:x-(?:amz|goog|oss|cos|ms|tos|obs)|q)-.*|temp_url_\w+|key-pair-id|policy|expires|s[vtepr]"
-    r"|sip|spr|ss|srt|sk\w+",
-    re.IGNORECASE,
-)
-"""Query parameters that are part of a signature, and useless without it."""
 CACHES = frozenset({"simplecache", "filecache", "blockcache", "cached"})
 """Protocols of fsspec's caches."""
-_CONTAINER_SCHEMES = frozenset({"abfs", "abfss", "wasb", "wasbs", "az", "adl"})
-"""Schemes whose URLs have a container name before an "@"."""
 
 
 def check_address(address: Any) -> str:
@@ -62,38 +53,6 @@ def check_address(address: Any) -> str:
 def has_scheme(url: str) -> bool:
     """Return whether an address has a scheme ("s3://...", "data:...") and is no local path."""
     return _SCHEME.match(url) is not None
-
-
-def public_url(url: str) -> str:
-    """Return a URL without credentials: signatures, tokens, and user information.
-
-    Examples
-    --------
-    >>> public_url("https://me:pw@host/a.tif?sig=S&se=2026&versionId=3")
-    'https://host/a.tif?versionId=3'
-    """
-    if "://" not in url or not ("?" in url or "@" in url):
-        return url
-    return "::".join(map(_public_link, url.split("::")))
-
-
-def _public_link(link: str) -> str:
-    scheme, mark, rest = link.partition("://")
-    if not mark or scheme == "file":
-        return link
-    host, slash, path = rest.partition("/")
-    if scheme.lower() not in _CONTAINER_SCHEMES:
-        host = host.rpartition("@")[2]
-    path, question, query = path.partition("?")
-    query, hash_mark, fragment = query.partition("#")
-    parts = {part: unquote(part.partition("=")[0]).lstrip("?") for part in query.split("&")}
-    if any(map(_SECRET_PARAMETER.fullmatch, parts.values())):
-        for part, name in list(parts.items()):
-            if _SECRET_PARAMETER.fullmatch(name) or _SIGNED_PARAMETER.fullmatch(name):
-                del parts[part]
-    public = "&".join(parts)
-    after = f"{question}{public}" if public or not query else ""
-    return f"{scheme}://{host}{slash}{path}{after}{hash_mark}{fragment}"
 
 
 def warn_about_signatures(urls: Iterable[str], *, is_kept: bool = False) -> None:

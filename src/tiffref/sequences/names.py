@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..errors import ManifestMismatch, SelectionError, did_you_mean, first_few
-from ..io.urls import public_url
+from ..signatures import public_url
 
 _FIELD = re.compile(r"\{(?P<name>\w*)(?::(?P<format>[^{}]*))?\}")
 _MAGIC = re.compile(r"[*?\[]")
