@@ -166,7 +166,9 @@ class UnknownArgument(SelectionError, TypeError):
 
 
 class SourceError(TiffrefError, OSError):
-    """A source cannot be read."""
+    """A source cannot be read; `status` is the HTTP status of the response, if there is one."""
+
+    status: int | None = None
 
 
 class MissingSource(SourceError, FileNotFoundError):

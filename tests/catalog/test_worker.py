@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +21,23 @@ def caused(error: BaseException) -> SourceError:
     return wrapped
 
 
+def responded(status: int) -> SourceError:
+    """Return the error of a response, as it comes back from a worker process."""
+    error = SourceError("cannot be read")
+    error.status = status
+    return pickle.loads(pickle.dumps(error))
+
+
 @pytest.mark.parametrize(
     ("error", "passes"),
     [
         (caused(TimeoutError()), True),
         (caused(ConnectionResetError()), True),
         (caused(OSError(errno.ESTALE, "stale")), True),
-        (SourceError("cannot be read", got="HTTP status 503"), True),
-        (SourceError("cannot be read", got="HTTP status 404"), False),
+        (responded(503), True),
+        (responded(404), False),
+        (caused(responded(429)), True),
+        (SourceError("cannot be read", got="a text with HTTP status 503"), False),
         (caused(FileNotFoundError(errno.ENOENT, "no")), False),
         (caused(PermissionError(errno.EACCES, "no")), False),
         (MalformedTiff("not a TIFF"), False),

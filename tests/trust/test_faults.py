@@ -175,6 +175,7 @@ def test_documents_that_cannot_be_fetched(
         with pytest.raises(SourceError, match=says) as caught:
             open_document(f"{server.url}/{name}")
         assert not isinstance(caught.value, MissingSource)
+        assert caught.value.status == (int(says) if says.isdigit() else None)
         assert str(caught.value.url).startswith(server.url)
     monkeypatch.delenv("TIFFREF_TIMEOUT")
     with pytest.raises(MissingSource):

@@ -289,7 +289,6 @@ _RETRY_ERRNOS = frozenset(
         errno.EPIPE, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE,
     }
 )  # fmt: skip
-_STATUS = re.compile(r"HTTP status (\d{3})$")
 _RETRY_S3_CODES = frozenset({"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable"})
 """Error codes of S3-compatible stores."""
 _CLIENT_MODULES = ("aiohttp", "botocore", "urllib3", "requests", "gcsfs")
@@ -311,9 +310,6 @@ def _is_transient_cause(error: BaseException) -> bool:
         return True
     if getattr(error, "status", None) in RETRIED_STATUSES:
         return True
-    if isinstance(error, SourceError):
-        status = _STATUS.search(str(error.got))
-        return status is not None and int(status[1]) in RETRIED_STATUSES
     response = getattr(error, "response", None)
     if isinstance(response, dict):
         return response.get("Error", {}).get("Code") in _RETRY_S3_CODES

@@ -471,7 +471,9 @@ def _status_error(
     status = response.status
     kind = MissingSource if status in (404, 410) else SourceError
     hint = _STATUS_HINTS.get(status)
-    return kind(what, url=url, got=f"HTTP status {status}", hint=hint, **fields)
+    error = kind(what, url=url, got=f"HTTP status {status}", hint=hint, **fields)
+    error.status = status
+    return error
 
 
 def _parse_delay(text: str) -> float:
