@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+import tifffile
 
 import tiffref
 from sequences import band_tags, geo_tags, pixels, write
@@ -75,6 +76,28 @@ def test_a_new_band_of_all_dates(tmp_path, keep):
     put(tmp_path, "20220601_B8A")
     after = tiffref.append_sequence(keep(hole), pattern)
     np.testing.assert_array_equal(read(after), read(tiffref.scan_sequence(pattern)))
+
+
+def test_sparse_files_are_no_holes(tmp_path, keep):
+    """GDAL omits all tiles of an image that is nodata everywhere."""
+
+    def put_sparse(day):
+        put(tmp_path, f"{day}_B04")
+        with tifffile.TiffFile(tmp_path / f"S_{day}_B04.tif", mode="r+") as tif:
+            for code in (324, 325):
+                tif.pages[0].tags[code].overwrite([0] * 9)
+
+    pattern = put(tmp_path, "20220505_B04")
+    put_sparse("20220601")
+    before = keep(tiffref.scan_sequence(pattern))
+    put_sparse("20220701")
+    put(tmp_path, "20220801_B04")
+    after = tiffref.append_sequence(before, pattern)
+    np.testing.assert_array_equal(read(after), read(tiffref.scan_sequence(pattern)))
+    assert after.series[0]["sequence"]["n_holes"] == 0
+    put(tmp_path, "20220801_B8A")
+    with pytest.raises(ManifestMismatch, match=r"3 positions .* time=2022-05-05.*2022-06-01"):
+        tiffref.append_sequence(after, pattern)
 
 
 def test_the_same_files_are_nothing_new(tmp_path, keep):

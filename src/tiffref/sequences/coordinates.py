@@ -272,10 +272,10 @@ def order_axes(names: Sequence[str], axesorder: Sequence[str | int] | None) -> l
     return ordered
 
 
-def empty_positions(array: Array, n_axes: int) -> NDArray[np.int64]:
-    """Return the positions on the first axes of an array that have no file, `(n, n_axes)`."""
-    filled = (array.manifest.source != MISSING).reshape(*array.manifest.shape[:n_axes], -1)
-    return np.argwhere(~filled.any(axis=-1))
+def has_chunks(array: Array, n_axes: int) -> NDArray[np.bool_]:
+    """Return which positions on the first axes of an array have chunks."""
+    is_given = (array.manifest.source != MISSING).reshape(*array.manifest.shape[:n_axes], -1)
+    return is_given.any(axis=-1)
 
 
 def read_axis(name: str, array: Array) -> Axis:

@@ -20,7 +20,7 @@ from ..metadata.ngff import IMAGE_ATTRIBUTES, order_axes
 from ..model.array import Array, Group
 from ..model.combine import select_index
 from ..references import References, level_paths, move_series
-from .coordinates import empty_positions, read_axis
+from .coordinates import has_chunks, read_axis
 
 FIELDS = ("field", "site", "fov", "position")
 PLATE_AXES = frozenset({"row", "column", "well", *FIELDS})
@@ -120,7 +120,7 @@ def _find_fields(
                 hint="Use unique names of wells and fields, or pass only some of the files.",
             )
         fields[field.path] = (field, group)
-        partial += [field.path] if len(empty_positions(image, n_axes)) else []
+        partial += [] if has_chunks(image, n_axes).all() else [field.path]
     return [*fields.values()], partial
 
 

@@ -52,7 +52,7 @@ from .assemble import (
 )
 from .coordinates import (
     Axis,
-    empty_positions,
+    has_chunks,
     join_axes,
     make_axis,
     order_axes,
@@ -555,7 +555,11 @@ def _join(
     ]
     if locate(old.group).is_empty:
         warn_of_differing(described, {"": old.group, new.sources[0].url: new.group})
-    empty = empty_positions(children[old.main_path], len(dims))  # type: ignore[arg-type]
+    has_file = np.zeros([axis.length for axis in axes], bool)
+    added = new.series[0]["sequence"]
+    has_file[np.ix_(*(ours for _, ours, _ in joined))] = _has_file(old, record)
+    has_file[np.ix_(*(theirs for *_, theirs in joined))] |= _has_file(new, added)
+    empty = np.argwhere(~has_file)
     holes = len(empty)
     if holes and not allow_holes:
         places = (describe_place(axes, tuple(place)) for place in empty[:MAX_REPORTED])
@@ -565,13 +569,19 @@ def _join(
             hint="Pass allow_holes=True to leave them missing.",
         )
     children |= {axis.name: array for axis in axes if (array := axis.to_array()) is not None}
-    n_files = record.get("files", 0) + new.series[0]["sequence"]["files"]
+    n_files = record.get("files", 0) + added["files"]
     rest = {name: value for name, value in record.items() if name != "holes"}
     sequence = {**rest, "files": n_files, "n_holes": holes}
     series = tuple({**row, "sequence": sequence} for row in old.series)
-    added = [source.url for source in new.sources]
-    allow = None if old.allow is None else (*old.allow, *added)
+    allow = None if old.allow is None else (*old.allow, *(source.url for source in new.sources))
     return References(old.group.with_children(children), series, allow)
+
+
+def _has_file(references: References, record: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Return which positions of a sequence have a file; without holes also sparse ones have."""
+    image = references.group[references.main_path]
+    assert isinstance(image, Array)
+    return has_chunks(image, len(record["dims"])) | (not record.get("n_holes"))
 
 
 def _axis(references: References, dim: str, at: int) -> Axis:
