@@ -234,6 +234,22 @@ def test_another_image_is_refused_and_nothing_is_written(tmp_path, form, n_files
     assert state(document) == before
 
 
+@pytest.mark.parametrize("layout", ["dataset", "tree"])
+def test_a_file_that_got_overviews(tmp_path, form, layout):
+    image = tmp_path / "a.tif"
+    write_map(image)
+    document = form(tiffref.scan(image, layout=layout))
+    write_map(image, overview=2)
+    tiffref.refresh(document)
+    opened, again = tiffref.References.open(document), tiffref.scan(image, layout=layout)
+    assert [path for path, _ in opened.group.arrays()] == [p for p, _ in again.group.arrays()]
+    level = again.series[0]["levels"][1]["path"]
+    assert opened.group[level].manifest == again.group[level].manifest
+    write_map(image)
+    with pytest.raises(tiffref.ManifestMismatch, match="a different image"):
+        tiffref.refresh(document)
+
+
 KEEP = {"tile": (32, 32), "compression": "zlib", "metadata": None}
 
 

@@ -39,7 +39,13 @@ from .metadata.geo import Location, locate_array
 from .metadata.ngff import AXES
 from .model.array import Array, Group
 from .model.manifest import Source
-from .references import References, is_document, read_references, write_document
+from .references import (
+    References,
+    is_document,
+    level_paths,
+    read_references,
+    write_document,
+)
 
 
 def open_references(
@@ -562,12 +568,16 @@ def _scan_again(references: References, scans: _Scans) -> References:
     """Scan the only file again; keep attributes that were added to the root."""
     images = _dims_of_images(references)
     layout = "tree" if any("/" in path for path in images) else "dataset"
-    orders = _in_all_orders(scans.scan(layout=layout))
-    new = next((order for order in orders if _dims_of_images(order) == images), None)
-    if new is None:
-        raise _different_image_error(scans.url)
-    added = {**references.group.attributes, **new.group.attributes}
-    return replace(new, group=new.group.with_attributes(**added), allow=references.allow)
+    for new in _in_all_orders(scans.scan(layout=layout)):
+        found = _dims_of_images(new)
+        # the file may have got overviews
+        if images.items() <= found.items() and found.keys() - images <= {
+            *level_paths(new.series[:1])
+        }:
+            added = {**references.group.attributes, **new.group.attributes}
+            group = new.group.with_attributes(**added)
+            return replace(new, group=group, allow=references.allow)
+    raise _different_image_error(scans.url)
 
 
 def _dims_of_images(references: References) -> dict[str, tuple[str, ...]]:
