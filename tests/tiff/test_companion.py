@@ -93,6 +93,26 @@ def test_a_companion_file_describes_members_below_it(tmp_path, how):
     assert references.group["x"].attributes["units"] == "micrometer"
 
 
+@pytest.mark.parametrize("where", ["here", "memory"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "iso-8859-1"])
+def test_a_companion_file_may_be_remote_and_in_any_encoding(tmp_path, encoding, where):
+    name = "set.companion.ome"
+    data = write_set(tmp_path, ["é.ome.tif", "b.ome.tif"], companion=name)
+    text = (tmp_path / name).read_text().replace('"UTF-8"', f'"{encoding.removesuffix("-sig")}"')
+    (tmp_path / name).write_bytes(text.replace("ch1", "µ").encode(encoding))
+    url = str(tmp_path / name)
+    if where == "memory":
+        folder = pytest.importorskip("fsspec").filesystem("memory")
+        for path in tmp_path.iterdir():
+            folder.pipe(f"/{tmp_path.name}/{path.name}", path.read_bytes())
+        url = f"memory://{tmp_path.name}/{name}"
+    references = tiffref.scan(url, strict=True)
+    assert_pixels(references, data)
+    assert references.group["image"].attributes["channel_names"] == ["ch0", "µ"]
+    member = tiffref.scan(url.replace(name, "b.ome.tif"), strict=True)
+    assert member.group["image"].attributes["channel_names"] == ["µ"]
+
+
 def test_planes_of_a_companion_file_follow_its_dimension_order(tmp_path):
     data = (rng.random((2, 3, *SHAPE)) * 200).astype("u1")  # t, z
     tifffile.imwrite(tmp_path / "m.ome.tif", data, photometric="minisblack", metadata=None)
@@ -169,7 +189,7 @@ def test_an_invalid_companion_file_is_refused(tmp_path):
         tiffref.scan(tmp_path / "c.companion.ome")
     assert caught.value.errno == 2
     (tmp_path / "d.companion.ome").mkdir()
-    with pytest.raises(SourceError, match="cannot be read") as caught:
+    with pytest.raises(SourceError, match="is a folder") as caught:
         tiffref.scan(tmp_path / "d.companion.ome")
     assert not isinstance(caught.value, FileNotFoundError)
 

@@ -7,6 +7,8 @@ memory.
 
 from __future__ import annotations
 
+import contextlib
+import re
 from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
@@ -75,6 +77,21 @@ class Recorder(Report):
 
 class XmlError(ValueError):
     """The text is not well-formed XML, or has a document type definition."""
+
+
+_UTF_16 = frozenset({b"\xff\xfe", b"\xfe\xff"})
+"""Byte order marks."""
+_ENCODING = re.compile(rb"<\?xml[^>]*\bencoding=[\"']([\w.-]+)")
+
+
+def decode_xml(data: bytes) -> str:
+    """Decode an XML document: UTF-8 if possible, otherwise UTF-16 or what it declares."""
+    declared = _ENCODING.match(data)
+    other = "utf-16" if data[:2] in _UTF_16 else declared[1].decode() if declared else "latin-1"
+    for encoding in ("utf-8-sig", other):
+        with contextlib.suppress(UnicodeDecodeError, LookupError):
+            return data.decode(encoding)
+    return data.decode("utf-8", "replace")
 
 
 def parse_xml(text: str) -> Element:

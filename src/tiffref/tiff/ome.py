@@ -26,12 +26,12 @@ from xml.etree.ElementTree import Element
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import MalformedTiff, SourceError, TiffrefError, UntrustedSource, unreadable
+from ..errors import MalformedTiff, SourceError, TiffrefError, UntrustedSource
 from ..io.progress import ProgressCounter
 from ..io.remote import open_source
 from ..io.source import ByteSource, LocalSource
 from ..metadata.calibration import metadata_file
-from ..metadata.report import XmlError, local_name, parse_xml
+from ..metadata.report import XmlError, decode_xml, local_name, parse_xml
 from ..model.tiff_facts import IfdFacts
 from .ifd import TiffReader
 from .pages import Level, Pages, Series, squeeze
@@ -53,6 +53,7 @@ _TYPES = {
     "float": "f4 f2", "double": "f8", "complex": "c8", "double-complex": "c16", "bit": "b1 u1",
 }  # fmt: skip
 """Pixel types, and the dtypes in which pages may store them."""
+_COMPANION = re.compile(r"\.(?:companion\.ome|ome\.xml)(?:\?|$)", re.IGNORECASE)
 _ROOT = re.compile(r"<(?:\w+:)?OME[\s>]")
 _MAX_PROLOG = 2048
 _ROOT_ID = re.compile(r"<(?:\w+:)?OME\b[^>]*\bUUID\s*=\s*[\"']([^\"']*)")
@@ -77,7 +78,7 @@ class OmeFile(ImageFile):
 
     def __init__(self, reader: TiffReader) -> None:
         super().__init__(reader)
-        self._n_missing, self._counts, self._allow = 0, reader.counts, reader.source.allow
+        self.described_by, self._counts, self._n_missing = reader.source, reader.counts, 0
 
     def metadata(self) -> dict[str, Any]:
         """Return the OME-XML as item "ome".
@@ -91,7 +92,7 @@ class OmeFile(ImageFile):
 
     def _read_neighbor(self, name: str) -> str:
         """Read the OME-XML of a neighbouring file, which is a TIFF or the XML itself."""
-        source = self.reader.source.open_sibling(name)
+        source = self.described_by.open_sibling(name)
         if source is None:
             return ""
         if source.read(0, 2) in (b"II", b"MM"):
@@ -99,13 +100,13 @@ class OmeFile(ImageFile):
             neighbor = self.find_neighbor(name)
             return (ome_text(neighbor) or "") if neighbor is not None else ""
         with closing(source):
-            return source.read(0, min(source.size, _MAX_BYTES)).decode("utf-8-sig", "replace")
+            return decode_xml(source.read(0, min(source.size, _MAX_BYTES)))
 
     def find(self, path: str) -> TiffReader | None:
         """Return the reader of another file of the set, opened once; None if it does not exist."""
         if path not in self._siblings:
             try:
-                source = open_source(path, allow=self._allow)
+                source = open_source(path, allow=self.described_by.allow)
                 self._siblings[path] = _read_chain(source, self._counts)
             except UntrustedSource:
                 raise
@@ -120,7 +121,7 @@ class OmeFile(ImageFile):
         """
         if self._n_missing >= _MAX_MISSING_NEIGHBORS or len(self._siblings) >= _MAX_NEIGHBORS:
             return None
-        source = self.reader.source.open_sibling(name)
+        source = self.described_by.open_sibling(name)
         if source is None:
             self._n_missing += 1
             return None
@@ -169,10 +170,9 @@ def _read_chain(source: ByteSource, counts: ProgressCounter | None) -> TiffReade
 
 
 def is_companion(source: Any) -> bool:
-    """Return whether this is the path of a companion file, judging by its name."""
-    if not isinstance(source, str | os.PathLike):
-        return False
-    return os.fspath(source).lower().endswith((".companion.ome", ".ome.xml"))
+    """Return whether this is the path or URL of a companion file, judging by its name."""
+    is_path = isinstance(source, str | os.PathLike)
+    return is_path and _COMPANION.search(os.fspath(source)) is not None
 
 
 def missing_members(text: Any, folder: str) -> list[str]:
@@ -199,28 +199,23 @@ class Companion(OmeFile):
         If it is not OME-XML, or describes planes that members do not have.
     """
 
-    def __init__(self, path: str | os.PathLike[str], counts: ProgressCounter | None = None) -> None:
+    def __init__(self, source: ByteSource, counts: ProgressCounter | None = None) -> None:
         self._siblings, self.sidecars, self.given = {}, {}, None
-        self._n_missing, self._counts, self._allow = 0, counts, None  # type: ignore[assignment]
-        name = os.fspath(path)
+        self.described_by, self._counts, self._n_missing = source, counts, 0
+        self._text, url = decode_xml(source.read(0, source.size)), source.source.url
         try:
-            self._text = Path(name).read_text("utf-8-sig")
             root = parse_xml(self._text)
-        except OSError as error:
-            raise unreadable(name, error, "the companion file cannot be read") from error
-        except (XmlError, UnicodeDecodeError) as error:
-            raise MalformedTiff("the companion file is not OME-XML", url=name, got=error) from error
-        folder = Path(name).absolute().parent
-        try:
-            self._listing = _OmeSet(self, root, str(folder / Path(name).name)).list()
+            self._listing = _OmeSet(self, root, url).list()
+        except XmlError as error:
+            raise MalformedTiff("the companion file is not OME-XML", url=url, got=error) from error
         except _InconsistentXml as error:
-            raise MalformedTiff("the OME-XML is inconsistent", url=name, got=error) from error
+            raise MalformedTiff("the OME-XML is inconsistent", url=url, got=error) from error
         if not self.others():
             is_empty = root.find("{*}Image") is None
             raise SourceError(
                 "the OME-XML has no image" if is_empty else "no file of the set exists",
-                url=name,
-                got=", ".join(missing_members(self._text, str(folder))[:3]) or None,
+                url=url,
+                got=", ".join(missing_members(self._text, str(Path(url).parent))[:3]) or None,
             )
         self.reader = self.others()[0]
 
@@ -254,7 +249,7 @@ class _OmeSet:
         self._ids = {text.strip().lower() for text in texts} - {""}
         self._url = companion or file.reader.url
         self._folder = Path(self._url).parent
-        self._is_local = bool(companion) or isinstance(file.reader.source, LocalSource)
+        self._is_local = isinstance(file.described_by, LocalSource)
 
     def list(self) -> Listing:
         """List the images; `defects` lists what does not match the pages."""

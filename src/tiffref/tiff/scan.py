@@ -109,7 +109,7 @@ def scan(
     ----------
     source
         Path, URL, fsspec OpenFile, open binary file, or tifffile's `TiffFile`, `TiffPage` or
-        `TiffPageSeries`. For an OME-TIFF set, the path of its companion file works too.
+        `TiffPageSeries`. For an OME-TIFF set, the path or URL of its companion file works too.
     series
         Index of a series. By default all series are scanned.
     level
@@ -272,13 +272,13 @@ def _open(
     counts: ProgressCounter | None = None,
 ) -> ImageFile:
     """Open the file until the stack is closed, with the series that the caller passed in."""
-    if is_companion(source):
-        return stack.enter_context(closing(Companion(source, counts)))
     if hasattr(source, "filehandle") or hasattr(source, "keyframe"):
         return _open_tifffile_object(source, stack)
     opened = open_source(source, storage_options)
     if opened is not source:
         stack.callback(opened.close)
+    if is_companion(source):
+        return stack.enter_context(closing(Companion(opened, counts)))
     reader = TiffReader(opened, counts=counts)
     stack.callback(reader.close)
     from .vendor import open_vendor
