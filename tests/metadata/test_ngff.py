@@ -65,7 +65,7 @@ def test_multiscale():
 @pytest.mark.parametrize(
     ("axes", "is_valid"),
     [("YX", 1), ("CYX", 1), ("IYX", 1), ("TCZYX", 1), ("YXS", 0), ("TZCYX", 0), ("ZXY", 0),
-     ("ICYX", 0), ("X", 0), ("XYZ", 0), ("CTYX", 0)],
+     ("ICYX", 0), ("X", 0), ("XYZ", 0), ("CTYX", 0), ("HCYX", 1), ("THYX", 1), ("THCYX", 0)],
 )  # fmt: skip
 def test_only_axes_that_the_specification_admits(axes, is_valid):
     assert (ngff_order(axes) == tuple(range(len(axes)))) == is_valid
@@ -390,6 +390,64 @@ def test_axes_that_ome_ngff_does_not_admit(tmp_path):
     # the default leaves such an image as it is
     document = tiffref.scan(tmp_path / "a.ome.tif").to_kerchunk(3)
     assert "image/zarr.json" in document["refs"]
+
+
+def write_lifetimes(path, along, sizes, order="XYCZT"):
+    """Write planes whose `along` has lifetimes of 0.5 ns, 0.7 ns, ... stored in it."""
+    import tifffile
+
+    data = np.arange(np.prod([*sizes.values(), 8, 9]), dtype="u2").reshape(-1, 8, 9)
+    counts = " ".join(f'Size{axis}="{n}"' for axis, n in sizes.items())
+    text = (
+        f'<OME><Image ID="Image:0"><Pixels DimensionOrder="{order}" Type="uint16" SizeX="9" '
+        f'SizeY="8" {counts} PhysicalSizeX="0.5"><TiffData/></Pixels><AnnotationRef ID="a"/>'
+        '<AnnotationRef ID="b"/></Image><StructuredAnnotations><XMLAnnotation ID="a"/>'
+        '<XMLAnnotation ID="b" Namespace="openmicroscopy.org/omero/dimension/modulo"><Value>'
+        f'<Modulo><ModuloAlong{along} Type="lifetime" Unit="ps" Start="500" Step="200" '
+        'End="1100"/></Modulo></Value></XMLAnnotation></StructuredAnnotations></OME>'
+    )
+    tifffile.imwrite(path, data, description=text, metadata=None, photometric="minisblack",
+                     compression="zlib")  # fmt: skip
+    return data
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize(
+    ("along", "sizes"), [("T", {"T": 4, "Z": 3, "C": 2}), ("C", {"T": 1, "Z": 3, "C": 8})]
+)
+def test_lifetimes_beside_channels_are_the_time_axis(tmp_path, along, sizes, zarr_format):
+    data = write_lifetimes(tmp_path / "a.ome.tif", along, sizes)
+    stored = data.reshape(4, 3, 2, 8, 9) if along == "T" else data.reshape(3, 2, 4, 8, 9)
+    expected = stored.transpose((0, 2, 1, 3, 4) if along == "T" else (2, 1, 0, 3, 4))
+    references = tiffref.scan(tmp_path / "a.ome.tif", axes="ngff", strict=True)
+    group = open_group(references.to_kerchunk(zarr_format), tmp_path / "refs.json")
+    version = "0.4" if zarr_format == 2 else "0.5"
+    assert_valid(dict(group.attrs), version)
+    (entry,) = (group.attrs if zarr_format == 2 else group.attrs["ome"])["multiscales"]
+    assert [axis["name"] for axis in entry["axes"]] == ["h", "c", "z", "y", "x"]
+    assert entry["axes"][0] == {"name": "h", "type": "time", "unit": "picosecond"}
+    scale, translation = entry["datasets"][0]["coordinateTransformations"]
+    assert (scale["scale"][0], translation["translation"][0]) == (200.0, 500.0)
+    np.testing.assert_array_equal(group["image"][...], expected)
+    assert group["h"][...].tolist() == [500.0, 700.0, 900.0, 1100.0]
+    assert group["h"].attrs["units"] == "picosecond"
+
+
+def test_an_image_beside_one_that_ome_ngff_does_not_admit(tmp_path):
+    import tifffile
+
+    color, grey = np.ones((2, 20, 31, 3), "u1"), np.full((3, 8, 9), 2, "u1")
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as writer:
+        writer.write(color, photometric="rgb", metadata={"axes": "CYXS", "PhysicalSizeX": 0.5})
+        writer.write(grey, photometric="minisblack", metadata={"axes": "ZYX", "PhysicalSizeX": 2.0})
+    references = tiffref.scan(tmp_path / "a.ome.tif")
+    group = open_group(references.to_kerchunk(3), tmp_path / "refs.json")
+    np.testing.assert_array_equal(group["image"][...], color)
+    np.testing.assert_array_equal(group["0/image"][...], grey)
+    assert_valid(dict(group["0"].attrs), "0.5")
+    assert group["OME"].attrs["ome"]["series"] == ["0"]
+    again = References.from_kerchunk(references.to_kerchunk(2), allow="*").to_kerchunk(3)
+    assert again["refs"].keys() == references.to_kerchunk(3)["refs"].keys()
 
 
 def test_maps_get_the_hint_to_use_bands_first(tmp_path):

@@ -23,7 +23,7 @@ from xml.etree.ElementTree import SubElement, tostring
 from ..model.array import Group
 from ..model.tiff_facts import LevelFacts, SeriesFacts
 from .cf import parse_date
-from .report import Element, Recorder, Report, XmlError, parse_xml
+from .report import Element, Recorder, Report, XmlError, local_name, parse_xml
 
 RESOLUTIONS, RESOLUTION_UNIT = (("X", 282), ("Y", 283)), 296
 _RESOLUTION_UNITS = {2: 25400.0, 3: 10000.0}
@@ -53,7 +53,7 @@ class Calibration:
     Attributes
     ----------
     scales
-        Distance between neighbouring samples along an axis, by its letter: Z, Y, X, T.
+        Distance between neighbouring samples along an axis, by its letter: Z, Y, X, T, H, ...
     units
         Unit of an axis, by its letter, with the names of OME-NGFF ("micrometer", "second").
     channels
@@ -66,6 +66,8 @@ class Calibration:
         Name of the image.
     attributes
         Other metadata as JSON values: magnification, stage position, ...
+    starts
+        Position of the first sample along an axis, if it is not 0.
     """
 
     scales: Mapping[str, float] = field(default_factory=dict)
@@ -75,6 +77,7 @@ class Calibration:
     acquired: datetime.datetime | None = None
     name: str = ""
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    starts: Mapping[str, float] = field(default_factory=dict)
 
 
 def calibrated(
@@ -331,8 +334,56 @@ def _parse(text: str) -> tuple[list[Calibration], Recorder]:
         defects.add(_LABEL, "is not valid XML", got=error)
         return [], defects
     objectives = {element.get("ID"): element for element in root.iterfind(".//{*}Objective")}
-    wells, images = _wells(root), root.iterfind("{*}Image")
-    return [_image(image, objectives, wells, defects) for image in images], defects
+    wells, modulo = _wells(root), modulo_annotations(root)
+    images = [
+        _with_modulo_axes(_image(image, objectives, wells, defects), modulo_of(image, modulo))
+        for image in root.iterfind("{*}Image")
+    ]
+    return images, defects
+
+
+MODULO = {
+    "angle": "A", "phase": "P", "tile": "R", "lifetime": "H", "lambda": "E", "exposure": "L",
+    "event": "V", "mosaic": "M", "other": "Q", "time": "T", "channel": "C", "depth": "Z",
+}  # fmt: skip
+"""Axis of each type of modulo annotation."""
+
+
+ModuloAnnotations = Mapping[str, Mapping[str, Element]]
+"""Modulo annotations by ID: axis -> element that describes what is stored along it."""
+
+
+def modulo_annotations(root: Element) -> ModuloAnnotations:
+    """Return the modulo annotations of OME-XML."""
+    return {
+        annotation.get("ID", ""): {
+            local_name(part)[-1]: part
+            for part in annotation.iter()
+            if local_name(part)[:-1].endswith("Along")
+        }
+        for annotation in root.iterfind("{*}StructuredAnnotations/*")
+        if annotation.get("Namespace", "").endswith("modulo")
+    }
+
+
+def modulo_of(image: Element, annotations: ModuloAnnotations) -> dict[str, Element]:
+    """Return the elements of the modulo annotations that an image refers to, by axis."""
+    references = image.iterfind("{*}AnnotationRef") if annotations else ()
+    merged: dict[str, Element] = {}
+    for reference in references:
+        merged |= annotations.get(reference.get("ID", ""), {})
+    return merged
+
+
+def _with_modulo_axes(image: Calibration, modulo: Mapping[str, Element]) -> Calibration:
+    """Add the axes of modulo annotations with a known unit, such as lifetimes."""
+    scales, units, starts = dict(image.scales), dict(image.units), {}
+    for along in modulo.values():
+        axis, unit = MODULO.get(along.get("Type", ""), ""), _ome_unit(along.get("Unit", ""))
+        step, start = positive(along.get("Step", "1")), _number(along.get("Start"))
+        if axis not in "TCZ" and unit and step and start is not None:
+            scales[axis], units[axis], starts[axis] = step, unit, start
+    return replace(image, scales=scales, units=units, starts=starts) if starts else image
 
 
 def _image(

@@ -456,10 +456,10 @@ def physical_coordinates(
     for axis, size, scale, start in zip(axes, shape, scales, translations, strict=True):
         has_times = axis == "T" and len(calibration.times) == size
         is_known = has_times or axis in calibration.scales
-        if axis not in "TZYX" or size > MAX_COORDINATE or not is_known:
+        if size > MAX_COORDINATE or not is_known:
             continue
         values = np.asarray(calibration.times) if has_times else np.arange(size) * scale + start
-        attributes = {"axis": axis}
+        attributes = {"axis": axis} if axis in "TZYX" else {}
         if axis in calibration.units:
             attributes["units"] = calibration.units[axis]
         coordinates[axis] = (values, attributes)

@@ -29,6 +29,12 @@ _TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
 _RANKS = {"time": 0, "channel": 1, "": 1, "space": 2}
 
 
+def _types_of(axes: str) -> list[str]:
+    """Return the type of each axis, "" if it has none; lifetimes (H) are times if no others are."""
+    types = _TYPES if "T" in axes else {**_TYPES, "H": "time"}
+    return [types.get(axis, "") for axis in axes]
+
+
 def level_factor(full: int, size: int) -> float:
     """Return the downsampling factor of an overview along an axis.
 
@@ -44,15 +50,15 @@ def level_grid(
 ) -> tuple[list[float], list[float]]:
     """Return the scale and the translation of each axis of a level.
 
-    The centre of the first sample of level 0 is at 0. The first sample of an overview covers
-    `factor` of them, so its centre is at (factor - 1) / 2.
+    The centre of the first sample of level 0 is at 0, or where the axis starts. The first sample of
+    an overview covers `factor` of them, so its centre is (factor - 1) / 2 samples behind that.
     """
     scales, translations = [], []
     for axis, size, full in zip(axes, shape, full_shape, strict=True):
         step = calibration.scales.get(axis, 1.0)
         factor = level_factor(full, size) if axis in "ZYX" and size else 1.0
         scales.append(step * factor)
-        translations.append(step * (factor - 1) / 2)
+        translations.append(calibration.starts.get(axis, 0.0) + step * (factor - 1) / 2)
     return scales, translations
 
 
@@ -66,7 +72,7 @@ def ngff_order(axes: str) -> tuple[int, ...] | None:
     >>> ngff_order("TZCYX"), ngff_order("YXS"), ngff_order("CYXS")
     ((0, 2, 1, 3, 4), (2, 0, 1), None)
     """
-    kinds = [_TYPES.get(axis, "") for axis in axes]
+    kinds = _types_of(axes)
     spaces = "".join(sorted((axis for axis in axes if axis in "ZYX"), reverse=True))
     if spaces not in ("YX", "ZYX"):
         return None
@@ -102,10 +108,10 @@ def multiscale(
         Shape of the image that the calibration is of; by default, of the first level.
     """
     described = []
-    for axis, dim in zip(axes, dims, strict=True):
+    for axis, dim, kind in zip(axes, dims, _types_of(axes), strict=True):
         unit = calibration.units.get(axis) if axis in calibration.scales else None
-        optional = {"type": _TYPES.get(axis), "unit": unit}
-        described.append({"name": dim, **{key: v for key, v in optional.items() if v is not None}})
+        optional = {"type": kind, "unit": unit}
+        described.append({"name": dim} | {k: v for k, v in optional.items() if v})
     datasets = []
     for path, shape in levels:
         scale, translation = level_grid(axes, shape, full_shape or levels[0][1], calibration)
@@ -526,8 +532,8 @@ def to_ngff(
     """Lay out the images of a group as OME-NGFF 0.5.
 
     Each level of a pyramid is in its own group, with dimensions named like the axes. If there are
-    several images, they are in groups "0", "1", ..., as in bioformats2raw. Other arrays keep their
-    paths.
+    several images, or others that OME-NGFF does not allow, they are in groups "0", "1", ..., as in
+    bioformats2raw. Other arrays keep their paths.
 
     Parameters
     ----------
@@ -575,17 +581,19 @@ def _lay_out(prefix: str, group: Group, tree: _Hierarchy) -> None:
     for name, child in below.items():
         _lay_out(f"{prefix}{name}/", child, tree)
     index = _index_coordinates(rest) if images else {}
+    left = _without_moved(rest, images)
+    is_only = len(images) == 1 and "image" not in left
     for n, image in enumerate(images):
-        lead = f"{prefix}{n}/" if len(images) > 1 else prefix
+        lead = prefix if is_only else f"{prefix}{n}/"
         placed = _place_levels(lead, prefix, rest, index, image, tree)
         ome: dict[str, Any] = {"version": _V05, "multiscales": [placed]}
         if image.omero is not None:
             ome["omero"] = {k: v for k, v in image.omero.items() if k != "version"}
-        if len(images) > 1:
-            tree.attributes[lead.rstrip("/")] = {"ome": ome}
-        else:
+        if is_only:
             attributes["ome"] = ome
-    if len(images) > 1:
+        else:
+            tree.attributes[lead.rstrip("/")] = {"ome": ome}
+    if images and not is_only:
         attributes["ome"] = {"version": _V05, "bioformats2raw.layout": 3}
         listed = [str(n) for n in range(len(images))]
         tree.attributes[f"{prefix}OME"] = {"ome": {"version": _V05, "series": listed}}
@@ -594,7 +602,7 @@ def _lay_out(prefix: str, group: Group, tree: _Hierarchy) -> None:
             versioned = {**attributes.pop(name), "version": _V05}
             attributes["ome"] = {"version": _V05, name: versioned}
     tree.attributes[prefix.rstrip("/")] = attributes
-    for path, array in _without_moved(rest, images).items():
+    for path, array in left.items():
         tree.add(prefix + path, array)
 
 

@@ -30,7 +30,7 @@ from ..errors import MalformedTiff, SourceError, TiffrefError, UntrustedSource
 from ..io.progress import ProgressCounter
 from ..io.remote import open_source
 from ..io.source import ByteSource, LocalSource
-from ..metadata.calibration import metadata_file
+from ..metadata.calibration import MODULO, metadata_file, modulo_annotations, modulo_of
 from ..metadata.report import XmlError, decode_xml, local_name, parse_xml
 from ..model.tiff_facts import IfdFacts
 from .ifd import TiffReader
@@ -43,11 +43,6 @@ _MAX_BYTES = 1 << 26
 """Largest metadata file."""
 _FILE_NAME = re.compile(r'FileName\s*=\s*"([^"]*)"')
 _MAX_MISSING_NEIGHBORS, _MAX_NEIGHBORS = 8, 4096
-_MODULO = {
-    "angle": "A", "phase": "P", "tile": "R", "lifetime": "H", "lambda": "E", "exposure": "L",
-    "event": "V", "mosaic": "M", "other": "Q", "time": "T", "channel": "C", "depth": "Z",
-}  # fmt: skip
-"""Axis of each type of modulo annotation."""
 _TYPES = {
     "int8": "i1", "int16": "i2", "int32": "i4", "uint8": "u1 b1", "uint16": "u2", "uint32": "u4",
     "float": "f4 f2", "double": "f8", "complex": "c8", "double-complex": "c16", "bit": "b1 u1",
@@ -253,7 +248,7 @@ class _OmeSet:
 
     def list(self) -> Listing:
         """List the images; `defects` lists what does not match the pages."""
-        modulo = dict(_read_modulo(self.root))
+        modulo = modulo_annotations(self.root)
         listing = Listing([])
         for n, image in enumerate(self.root.iterfind("{*}Image")):
             for pixels in image.iterfind("{*}Pixels"):
@@ -261,8 +256,7 @@ class _OmeSet:
                 level = parsed.level(listing.defects)
                 if level is None:
                     continue
-                axes = modulo.get(parsed.annotation, {})
-                level = _split_modulo_axes(level, axes, listing.defects)
+                level = _split_modulo_axes(level, modulo_of(image, modulo), listing.defects)
                 levels = [level, *_sub_levels(level)]
                 name = parsed.name or ("Baseline" if len(levels) > 1 else "")
                 listing.series.append(Series("ome", levels, name, n))
@@ -371,8 +365,6 @@ class _Image:
     def __init__(self, owner: _OmeSet, image: Element, pixels: Element) -> None:
         self.owner, self.pixels = owner, pixels
         self.name, self.id = image.get("Name") or "", image.get("ID") or ""
-        references = [reference.get("ID", "") for reference in image.iterfind("{*}AnnotationRef")]
-        self.annotation = references[0] if references else ""
         self.axes = (pixels.get("DimensionOrder") or "")[::-1]
         if sorted(self.axes) != sorted("XYZCT") or self.axes[3:] != "YX":
             raise _InconsistentXml(f"DimensionOrder is {pixels.get('DimensionOrder')!r:.40}")
@@ -563,18 +555,8 @@ def _is_number(text: str) -> bool:
 # ---- modulo annotations
 
 
-def _read_modulo(root: Element) -> Iterator[tuple[str, dict[str, tuple[str, int]]]]:
-    """Yield the modulo annotations by ID: axis -> the axis stored along it, and its size."""
-    for group in root.iterfind("{*}StructuredAnnotations"):
-        for annotation in group:
-            if annotation.get("Namespace", "").endswith("modulo"):
-                parts = ((local_name(part), part) for part in annotation.iter())
-                along = ((name[-1], part) for name, part in parts if name[:-1].endswith("Along"))
-                yield annotation.get("ID", ""), {axis: _modulo_axis(part) for axis, part in along}
-
-
 def _modulo_axis(along: Element) -> tuple[str, int]:
-    axis = _MODULO.get(along.get("Type", "other"))
+    axis = MODULO.get(along.get("Type", "other"))
     if axis is None:
         raise _InconsistentXml(f"a modulo annotation has type {along.get('Type')!r:.40}")
     if along.get("Start") is None:
@@ -587,12 +569,11 @@ def _modulo_axis(along: Element) -> tuple[str, int]:
     return axis, size
 
 
-def _split_modulo_axes(
-    level: Level, modulo: Mapping[str, tuple[str, int]], defects: list[str]
-) -> Level:
-    """Split axes according to a modulo annotation."""
+def _split_modulo_axes(level: Level, modulo: Mapping[str, Element], defects: list[str]) -> Level:
+    """Split axes according to modulo annotations."""
     shape, axes = list(level.shape), level.axes
-    for axis, (new, size) in modulo.items():
+    for axis, along in modulo.items():
+        new, size = _modulo_axis(along)
         if axis not in axes or size < 1 or shape[axes.index(axis)] % size:
             defects.append(f"a modulo annotation of size {size} does not divide axis {axis}")
             continue
