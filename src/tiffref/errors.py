@@ -354,10 +354,10 @@ def unreadable(url: str, error: BaseException, what: str = "cannot be read") -> 
     SourceError
         Its hint names the missing extra, if one of this package's.
     """
-    cause = error.__cause__
-    if isinstance(error, FileNotFoundError) and cause is not None and _is_of_http(cause):
-        return unreadable(url, cause, what)
     if isinstance(error, FileNotFoundError):
+        cause = error.__cause__
+        if cause is not None and (isinstance(cause, FileNotFoundError) or _is_of_http(cause)):
+            return unreadable(url, cause, what)
         # the missing file may be one inside the folder at `url`
         missing = str(error.filename or "")
         inside = missing.startswith(f"{url.rstrip('/')}/")
@@ -386,6 +386,20 @@ def unreadable(url: str, error: BaseException, what: str = "cannot be read") -> 
         hint=None if extra is None else install_hint(extra),
     )
     return with_errno(source_error, error)
+
+
+def safe_cause(error: BaseException) -> BaseException | None:
+    """Return the exception to raise another one from: None if a traceback would then show secrets.
+
+    Clients name whole addresses in their exceptions.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        text = str(link)
+        if redact(text) != text:
+            return None
+        link = link.__cause__ or link.__context__
+    return error
 
 
 def _is_of_http(cause: BaseException) -> bool:

@@ -50,6 +50,7 @@ from .metadata.layout import split_positions
 from .metadata.ngff import from_ngff, order_axes, to_ngff, without_pending
 from .model.array import Array, Group
 from .model.manifest import OBJECT_SCHEME, Source
+from .signatures import redact
 
 _DOCUMENT_SUFFIXES = (".json", ".json.gz", ".json.zst")
 _TIFF_SIGNATURES = frozenset({b"II*", b"II+", b"MM\0"})
@@ -91,7 +92,8 @@ class References:
     def info(self) -> str:
         """Return a summary of the arrays, and which readers can open them, as `tiffref info`."""
         facts = describe_arrays(self.group, self.series, self.sources)
-        name = self.sources[0].url.rpartition("/")[2] if len(self.sources) == 1 else "references"
+        is_one = len(self.sources) == 1
+        name = redact(self.sources[0].url).rpartition("/")[2] if is_one else "references"
         return "\n".join((*format_arrays(name, facts), *format_readers(facts)))
 
     def with_attributes(self, **attributes: Any) -> References:

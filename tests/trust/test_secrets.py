@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
+import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from typing import Any
 import pytest
 
 import tiffref
+import zarr
 from tiffref.errors import MetadataWarning, SourceError
 from tiffref.zarr import ZarrTiffStore
 
@@ -27,6 +31,7 @@ class Server:
         self.total = True
         self.unit = "bytes"
         self.encoding: str | None = None
+        self.status = 0
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -40,6 +45,9 @@ class Server:
 
             def do_GET(self) -> None:
                 outer.seen.append({name.lower(): value for name, value in self.headers.items()})
+                if outer.status:
+                    self.send_error(outer.status)
+                    return
                 if target is not None:
                     self.send_response(302)
                     self.send_header("Location", target + self.path)
@@ -219,6 +227,67 @@ def test_commands_print_no_signature(far: Server, capsys: pytest.CaptureFixture[
         shown = "".join(capsys.readouterr())
         assert "SECRET" not in shown
         assert "a.tif?sig=***" in shown
+
+
+@pytest.mark.parametrize("secret", ["?sig=S3CRET/a", "?md5=S3CRET/a&expires=9"])
+def test_objects_show_no_signature(far: Server, secret: str) -> None:
+    references = tiffref.scan(f"{far.url}/a.tif{secret}")
+    store = ZarrTiffStore(references)
+    array = zarr.open_array(store, mode="r")
+    shown = [repr(references), references._repr_html_(), references.info(), repr(store),
+             store._repr_html_(), repr(array), str(array.info)]  # fmt: skip
+    assert "S3CRET" not in "".join(shown)
+    assert "a.tif?" in references.info() and "a.tif?" in repr(store)
+
+
+def test_catalogs_that_keep_signatures_show_none(far: Server, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    from tiffref import catalog
+
+    with pytest.warns(MetadataWarning, match="with its signature"):
+        catalog.build([f"{far.url}/a.tif?sig=S3CRET"], tmp_path, keep_signature=True)
+    opened = catalog.open(tmp_path)
+    assert "S3CRET" in opened.urls[0] and "S3CRET" not in opened._repr_html_()
+
+
+def test_tracebacks_have_no_signature(far: Server) -> None:
+    """Clients name whole addresses in their exceptions, which a traceback prints as causes."""
+    far.status = 403
+    secret = "me:S3CRET@"
+    url = far.url.replace("http://", f"http://{secret}") + "/a.zip?sig=S3CRET"
+    attempts: list[Callable[[], Any]] = [
+        partial(tiffref.scan, f"zip://a.tif::{url}"),
+        partial(tiffref.scan, f"simplecache::{url}"),
+        partial(tiffref.scan, url.replace("127.0.0.1", "[bad")),
+        partial(ZarrTiffStore, url),
+        partial(tiffref.References.from_kerchunk, url),
+        partial(tiffref.References.from_kerchunk, f"simplecache::{url}"),
+        partial(tiffref.catalog.open, url),
+    ]
+    for attempt in attempts:
+        with pytest.raises(SourceError) as caught:
+            attempt()
+        error = traceback.TracebackException.from_exception(caught.value)
+        assert not [line for line in error.format() if "S3CRET" in line]
+    plain = f"zip://a.tif::{far.url}/a.zip"
+    with pytest.raises(SourceError) as caught:
+        tiffref.scan(plain)
+    assert caught.value.__cause__ is not None  # which helps to find the reason
+    with pytest.raises(SourceError, match="message='Forbidden'"):
+        tiffref.scan(f"zip://a.tif::{url}")  # fsspec itself says that it is not found
+
+
+def test_messages_of_other_packages_have_no_signature(
+    far: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """botocore prints the headers of requests, with tokens of sessions."""
+    from tiffref.cli.console import log_to_stderr
+
+    with log_to_stderr(2):
+        logging.getLogger("fsspec.http").debug("https://me:S3CRET@h/a.tif?sig=S3CRET")
+        logging.getLogger("botocore.auth").debug("x-amz-security-token:S3CRET")
+    shown = capsys.readouterr().err
+    assert shown == "tiffref: debug: fsspec.http: https://***@h/a.tif?sig=***\n"
 
 
 def test_findings_have_no_signature(far: Server, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,7 @@ from ..errors import (
     did_you_mean,
     rejects_unknown_arguments,
     requires_extra,
+    safe_cause,
     unreadable,
 )
 from ..formats.summary import count, html_table
@@ -31,6 +32,7 @@ from ..io.urls import check_address
 from ..metadata.cf import parse_date
 from ..references import References
 from ..sequences.stack import scan_sequence
+from ..signatures import redact
 from .index import INDEX, TIME_FIELDS, import_pyarrow, read_catalog_file, read_index
 
 if TYPE_CHECKING:
@@ -88,7 +90,7 @@ def open_catalog(
     except SourceError:
         raise
     except client_errors() as error:
-        raise unreadable(folder, error) from error
+        raise unreadable(folder, error) from safe_cause(error)
     missing = sorted(_REQUIRED_COLUMNS - set(table.column_names))
     if missing:
         raise InvalidReferences(
@@ -122,13 +124,13 @@ class Catalog:
     allow: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
-        return f"<tiffref.catalog.Catalog {self.folder!r}: {self._counts()}>"
+        return f"<tiffref.catalog.Catalog {redact(self.folder)!r}: {self._counts()}>"
 
     def _repr_html_(self) -> str:
         columns = [c for c in _SHOWN_COLUMNS if c in self.table.column_names]
         rows = self.table.slice(0, _SHOWN_ROWS).select(columns).to_pylist()
-        cells = [["" if row[c] is None else str(row[c]) for c in columns] for row in rows]
-        return html_table(f"Catalog {self.folder}: {self._counts()}", cells, columns)
+        cells = [["" if row[c] is None else redact(str(row[c])) for c in columns] for row in rows]
+        return html_table(f"Catalog {redact(self.folder)}: {self._counts()}", cells, columns)
 
     def _counts(self) -> str:
         status = Counter(self.table["status"].to_pylist())

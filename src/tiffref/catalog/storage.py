@@ -34,7 +34,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..errors import CatalogError, SourceError, TiffrefError, unreadable
+from ..errors import CatalogError, SourceError, TiffrefError, safe_cause, unreadable
 from ..io.clients import client_errors, url_to_fs
 
 STATE = ".tiffref"
@@ -299,9 +299,9 @@ def output_errors(
         cause = error.__cause__ if isinstance(error, SourceError) else None
         if isinstance(error, CatalogError) or not isinstance(cause, kinds):
             raise
-        raise _output_error(os.fspath(address), cause) from error
+        raise _output_error(os.fspath(address), cause) from safe_cause(error)
     except kinds as error:
-        raise _output_error(os.fspath(address), error) from error
+        raise _output_error(os.fspath(address), error) from safe_cause(error)
 
 
 _NO_ACCESS = "Use a folder with write permission."
@@ -353,7 +353,7 @@ class RemoteFolder:
         try:
             fs, root = url_to_fs(self.address, self.options)
         except client_errors() as error:
-            raise unreadable(self.address, error, "cannot be opened") from error
+            raise unreadable(self.address, error, "cannot be opened") from safe_cause(error)
         with output_errors(f"{self.address}/{name}".rstrip("/"), client_errors()):
             yield fs, f"{root.rstrip('/')}/{name}".rstrip("/")
 

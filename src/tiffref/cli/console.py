@@ -40,8 +40,8 @@ class UsageError(Exception):
 _LOG = logging.getLogger("tiffref")
 _NOTE = 25
 _LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "note": _NOTE}
-_VERBOSE = ("fsspec", "s3fs", "gcsfs", "aiohttp", "botocore")
-"""Loggers of other packages that -vv also shows."""
+_VERBOSE = ("fsspec", "s3fs", "gcsfs", "aiohttp")
+"""Loggers of other packages that -vv also shows; not botocore, which prints headers with tokens."""
 
 _ALLOWED_CONTROLS = "\n\t"
 """Control characters that are printed as they are."""
@@ -53,7 +53,8 @@ class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         kind = "note" if record.levelno == _NOTE else record.levelname.lower()
         package = "" if record.name == "tiffref" else f"{record.name}: "
-        return f"tiffref: {kind}: {package}{printable(record.getMessage(), _ALLOWED_CONTROLS)}"
+        message = printable(record.getMessage(), _ALLOWED_CONTROLS)
+        return f"tiffref: {kind}: {package}{redact(message)}"
 
 
 @contextmanager
@@ -106,9 +107,10 @@ def progress(message: str) -> Iterator[Callable[[int, int], None] | None]:
     """
     from ..io.progress import show_line, show_scan_progress
 
-    start, message = time.perf_counter(), redact(message)
+    start = time.perf_counter()
     is_shown = sys.stderr.isatty() and _LOG.isEnabledFor(_NOTE)
     if is_shown:
+        message = redact(message)
         show_line(f"{message} ...")
     try:
         yield show_scan_progress(message) if is_shown else None

@@ -221,8 +221,6 @@ def _info(arguments: argparse.Namespace) -> int:
     facts = describe_arrays(references.group, references.series, references.sources, zarr_format)
     facts["meaning"] = _describe_metadata(references)
     name = redact(name)
-    for source in facts["sources"]:
-        source["url"] = redact(source["url"])
     if arguments.json:
         console.print_json({"image": name, **facts})
     else:

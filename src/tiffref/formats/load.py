@@ -30,7 +30,7 @@ from typing import Any, BinaryIO
 import ujson
 
 from ..codecs.foreign import unsafe_codecs
-from ..errors import Finding, InvalidReferences, Reporter, SourceError, unreadable
+from ..errors import Finding, InvalidReferences, Reporter, SourceError, safe_cause, unreadable
 from ..io.clients import UNKNOWN_SIZE_BYTES, call_with_timeout, client_errors, find_file_system
 from ..io.urls import directory_error, local_path
 from ..model.codec import ForeignCodec, SegmentCodec
@@ -207,7 +207,7 @@ def fetch_text(
     except SourceError:
         raise
     except _DECOMPRESSION_ERRORS + client_errors() as error:
-        raise unreadable(path, error, what) from error
+        raise unreadable(path, error, what) from safe_cause(error)
     if len(text) > LIMITS.document_bytes:
         raise InvalidReferences(
             "the document is too large", url=path, expected=f"at most {LIMITS.document_bytes} bytes"

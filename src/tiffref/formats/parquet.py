@@ -43,6 +43,7 @@ from ..errors import (
     TiffrefError,
     raise_finding,
     requires_extra,
+    safe_cause,
     unreadable,
 )
 from ..io.atomic import open_folder_atomic
@@ -398,7 +399,7 @@ def parse_parquet(
     except TiffrefError:
         raise
     except client_errors() as error:
-        raise unreadable(location, error, "cannot read the references") from error
+        raise unreadable(location, error, "cannot read the references") from safe_cause(error)
     urls = list(dict.fromkeys(chain.from_iterable(addresses.values())))
     sources, ranks = rank_sources(urls, provenance.sources)
     rank = dict(zip(urls, ranks.tolist(), strict=True))

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import printable
+from ..signatures import redact
 
 if TYPE_CHECKING:
     from ..model.array import Array, Group
@@ -58,7 +59,7 @@ def describe_arrays(
     Codecs and readers depend on the Zarr format.
     """
     arrays = dict(group.arrays())
-    files = [{"url": source.url, "size": source.size} for source in sources]
+    files = [{"url": redact(source.url), "size": source.size} for source in sources]
     rows = []
     for row in series or _as_series(arrays):
         levels = [dict(level) for level in row.get("levels", ())]

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..errors import SourceError
+from ..errors import SourceError, safe_cause
 from .clients import typed_errors, url_to_fs
 from .urls import check_address, local_path
 
@@ -97,7 +97,7 @@ def _write_errors(path: str) -> Iterator[None]:
             url=path,
             got=f"{type(error).__name__}: {error.strerror or error}",
             hint=_NEXT_STEPS.get(type(error)),
-        ) from error
+        ) from safe_cause(error)
 
 
 def _upload_errors(url: str) -> contextlib.AbstractContextManager[None]:

@@ -26,7 +26,7 @@ from concurrent.futures import (
 from typing import Any, BinaryIO
 from weakref import WeakKeyDictionary
 
-from ..errors import SourceError, unreadable
+from ..errors import SourceError, safe_cause, unreadable
 from ..model.manifest import Source
 from .urls import CACHES
 
@@ -65,7 +65,7 @@ def typed_errors(
     except passing:
         raise
     except client_errors() as error:
-        raise unreadable(url, error, what) from error
+        raise unreadable(url, error, what) from safe_cause(error)
 
 
 def find_file_system(url: str, storage_options: Any, what: str = "cannot be opened") -> Any:

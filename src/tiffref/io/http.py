@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import MissingSource, SourceError, UntrustedSource, unreadable
+from ..errors import MissingSource, SourceError, UntrustedSource, safe_cause, unreadable
 from ..model.manifest import Source
 from .clients import UNKNOWN_SIZE_BYTES, run_coroutine, time_limit_s, with_timeout
 from .source import check_unchanged, is_weak_etag, wrong_length_error
@@ -345,8 +345,8 @@ class HttpFile:
             span = headers.get("Range", "").replace("bytes=", "bytes ").replace("-", " to ")
             failure = unreadable(self.url, error, f"{span} cannot be read".strip())
             if isinstance(error, aiohttp.InvalidURL):
-                raise failure from error
-            raise _TransientError(failure) from error
+                raise failure from safe_cause(error)
+            raise _TransientError(failure) from safe_cause(error)
         got = f"{_MAX_REDIRECTS} redirects"
         raise SourceError("is redirected too often", url=self.url, got=got)
 

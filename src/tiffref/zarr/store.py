@@ -31,6 +31,7 @@ from ..model.manifest import INLINED, Manifest
 from ..read.engine import read_array
 from ..read.fetch import Fetcher, make_fetcher
 from ..references import References, is_document, select_levels
+from ..signatures import redact
 from .batching import Requests
 from .keyspace import (
     CHUNKMODE,
@@ -440,11 +441,10 @@ class ZarrStore(Store):
         return hash((type(self), self._path, tuple(self.files[:1])))
 
     def __repr__(self) -> str:
-        name = type(self).__name__
+        name = f"tiffref.zarr.{type(self).__name__} {redact(self._path)!r}"
         if self._main is None:
-            return f"<tiffref.zarr.{name} {self._path!r}>"
-        array = self._array
-        return f"<tiffref.zarr.{name} {self._path!r} {array.dtype} {array.shape}>"
+            return f"<{name}>"
+        return f"<{name} {self._array.dtype} {self._array.shape}>"
 
     def _repr_html_(self) -> str:
         references = self._references
