@@ -155,6 +155,17 @@ def test_pickles(opened):
     xr.testing.assert_identical(again, opened)
 
 
+@pytest.mark.parametrize("find", [xr.open_dataset, xr.open_datatree, xr.open_mfdataset])
+def test_closing_closes_the_file(pyramid, find, monkeypatch):
+    pytest.importorskip("dask")
+    closed = []
+    monkeypatch.setattr("tiffref.read.Fetcher.close", lambda self: closed.append(self))
+    chosen = {"overviews": False} if find is xr.open_mfdataset else {}
+    with find([pyramid] if chosen else pyramid, engine="tiffref", **chosen):
+        assert not closed
+    assert closed
+
+
 def test_drop_variables(pyramid):
     found = xr.open_dataset(pyramid, engine="tiffref", drop_variables=["image_1", "image_2"])
     assert list(found.data_vars) == ["image"]

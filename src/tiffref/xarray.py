@@ -176,7 +176,11 @@ class TiffrefBackendEntrypoint(BackendEntrypoint):
 
     def open_datatree(self, filename_or_obj: Any, **options: Any) -> xr.DataTree:  # type: ignore[override]
         """Open all groups as a tree: for a TIFF, one group for each level."""
-        return xr.DataTree.from_dict(self.open_groups_as_dict(filename_or_obj, **options))
+        datasets = self.open_groups_as_dict(filename_or_obj, **options)
+        tree = xr.DataTree.from_dict(datasets)
+        for path, dataset in datasets.items():
+            tree[path].set_close(dataset.close)  # which from_dict does not keep
+        return tree
 
     def open_groups_as_dict(  # type: ignore[override]
         self,
@@ -309,6 +313,7 @@ def _decode(
     # keep coordinates as such, even if the image that refers to them was dropped
     described = {name for name, node in store.group.children.items() if is_description(node)}
     dataset = dataset.set_coords(sorted(described & set(dataset.data_vars)))
+    dataset.set_close(store.close)
     if isinstance(source, str | os.PathLike):
         dataset.encoding["source"] = os.fspath(source)
     return dataset

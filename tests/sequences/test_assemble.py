@@ -142,6 +142,24 @@ def test_overviews_of_a_mosaic_off_the_chunks_can_be_left_out(tmp_path):
     )
 
 
+def test_xarray_joins_files_off_the_chunks(tmp_path):
+    """Such as those of WorldCover and of the Copernicus DEM."""
+    xarray = pytest.importorskip("xarray")
+    pytest.importorskip("dask")
+    whole, files = pixels(0, (80, 80)), []
+    for row, column in np.ndindex(2, 2):
+        files.append(tmp_path / f"{row}{column}.tif")
+        part = whole[row * 40 : row * 40 + 40, column * 40 : column * 40 + 40]
+        write(files[-1], part, extratags=geo_tags(400.0 * column, -400.0 * row))
+        write(files[-1], part[::2, ::2], append=True, subfiletype=1)
+    with pytest.raises(ManifestMismatch, match=r"chunk boundaries.*xr\.open_mf") as caught:
+        tiffref.scan_sequence(files, mosaic=True, level=0)
+    call = str(caught.value).rpartition("while reading: ")[2].removesuffix(".")
+    assert call.startswith("xr.open_mfdataset(files, ")
+    with eval(call, {"xr": xarray, "files": files}) as joined:
+        np.testing.assert_array_equal(joined.image, whole)
+
+
 def test_a_mosaic_is_of_one_image_of_each_file(tmp_path):
     write(tmp_path / "0.tif", pixels(0, (32, 32)), extratags=geo_tags(0.0, 0.0))
     write(tmp_path / "0.tif", pixels(0, (48, 16), "u1"), append=True)

@@ -356,8 +356,9 @@ def _check_aligned(
         url=_source_url(arrays[n]),
         got=f"samples {int(origins[n, axis])} to {int(ends[n, axis])} of {int(whole[axis])}",
         expected=f"multiples of {int(steps[axis])}",
-        hint="Try chunkmode='tile', which may give smaller chunks, or write files whose size is a"
-        " multiple of their tiles.",
+        hint="All chunks of an array have one size, so that nothing can follow a partial chunk."
+        " chunkmode='tile' may give smaller ones. xarray joins such files while reading:"
+        " xr.open_mfdataset(files, engine='tiffref', overviews=False, combine='by_coords').",
     )
 
 
