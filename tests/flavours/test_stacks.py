@@ -293,6 +293,9 @@ def test_a_member_takes_its_metadata_from_the_file_that_it_names(tmp_path):
         assert_pixels(references, {"image": planes})
         assert scales_of(references) == {"y": UM(0.294118), "x": UM(0.294118)}
         assert channel_names(references) == [channel]
+        page = tiffref.scan(tmp_path / name, key=1, strict=True)
+        assert_pixels(page, {"image": planes[1]})
+        assert scales_of(page) == {"y": UM(0.294118), "x": UM(0.294118)}
 
 
 @pytest.mark.parametrize("companion", ["run.companion.ome", "../secret.ome", "/etc/passwd"])
@@ -301,10 +304,12 @@ def test_a_member_without_that_file_has_no_metadata_rather_than_wrong_one(tmp_pa
     folder.mkdir()
     names, data, text = write_prairieview(folder, companion)
     (tmp_path / "secret.ome").write_text(text)
-    with pytest.warns(tiffref.errors.MetadataWarning, match="could not be read"):
-        references = tiffref.scan(folder / names[0])
-    assert_pixels(references, {"image": data[0]})
-    assert scales_of(references) == {}
+    for key, planes in ((None, data[0]), (1, data[0][1])):
+        with pytest.warns(tiffref.errors.MetadataWarning, match="could not be read") as caught:
+            references = tiffref.scan(folder / names[0], key=key)
+        assert len(caught) == 1
+        assert_pixels(references, {"image": planes})
+        assert scales_of(references) == {}
 
 
 def test_members_with_resolution_0_over_0_are_read_silently(tmp_path):

@@ -557,6 +557,22 @@ def write_set(folder, byteorder, descriptions):
     return planes
 
 
+@pytest.mark.parametrize("byteorder", "<>")
+def test_files_of_a_set_that_have_ids_and_no_names(tmp_path, byteorder):
+    """A member finds its metadata by its ID; files without names cannot be found."""
+    whole = re.sub(' FileName="[^"]*"', "", set_xml(0))
+    head, _, _ = set_xml(1).partition("<Image")
+    member = f'{head}<BinaryOnly MetadataFile="a.ome.tif" UUID="{UUIDS[0]}"/></OME>'
+    data = write_set(tmp_path, byteorder, [whole, member])
+    with pytest.raises(MalformedTiff, match="3 of 6 pages are missing"):
+        tiffref.scan(tmp_path / "a.ome.tif")
+    references = tiffref.scan(tmp_path / "b.ome.tif", strict=True)
+    np.testing.assert_array_equal(ZarrTiffStore(references)[...], data[3:])
+    write_set(tmp_path, byteorder, [whole.replace(UUIDS[1], UUIDS[0]), member])
+    with pytest.warns(MetadataWarning, match="which does not name this file"):
+        tiffref.scan(tmp_path / "b.ome.tif")
+
+
 @pytest.fixture
 def server():
     running = CountingServer()

@@ -277,45 +277,47 @@ def metadata_file(text: str) -> str | None:
     return match[1] if match else None
 
 
-def calibrate_member(text: str, file: str, report: Report) -> Calibration:
+def calibrate_member(member: Mapping[str, str], report: Report) -> Calibration:
     """Parse the calibration of one file of a set from OME-XML in another file.
 
     Parameters
     ----------
-    text
-        The OME-XML of `file`, empty if it could not be read.
-    file
-        Name of the file with the metadata.
+    member
+        `uuid` of the member, name of the `file` with the metadata, and its `xml`, empty if it could
+        not be read.
     report
         Report of the member, whose URL has its name.
     """
     name = _base_name(unquote(str(report.url or "")))
-    images = parse_ome(text, report) if text else []
-    for image, planes in zip(images, _planes_of(text, name), strict=False):
+    images = parse_ome(member["xml"], report) if member["xml"] else []
+    for image, planes in zip(images, _planes_of(member, name), strict=False):
         if planes:
             # times and channels describe the whole set; this file has only some of the planes
             named = sorted({plane for plane in planes if plane < len(image.channels)})
             channels = tuple(image.channels[n] for n in named)
             place = {k: v for k, v in image.attributes.items() if k[:16] != "stage_position_z"}
             return replace(image, channels=channels, times=(), attributes=place)
+    file, fault = member["file"], "does not name this file" if images else "could not be read"
     report.note(
-        _LABEL, f"the metadata is in {file}, which could not be read",
+        _LABEL, f"the metadata is in {file}, which {fault}",
         hint="Keep the files of a set in one folder, and scan the file with the metadata.",
     )  # fmt: skip
     return Calibration()
 
 
-def _planes_of(text: str, name: str) -> Iterator[list[int]]:
-    """Yield, for each image, the channels of the TiffData elements that name this file."""
+def _planes_of(member: Mapping[str, str], name: str) -> Iterator[list[int]]:
+    """Yield, for each image, the channels of the TiffData elements that name this member."""
     try:
-        root = parse_xml(text)
+        root = parse_xml(member["xml"])
     except XmlError:
         return
     for image in root.iterfind("{*}Image"):
         planes = []
         for data in image.iterfind("{*}Pixels/{*}TiffData"):
             uuid = data.find("{*}UUID")
-            if _base_name(uuid.get("FileName", "") if uuid is not None else "") == name:
+            own_id = "" if uuid is None else (uuid.text or "").strip().lower()
+            file = "" if uuid is None else _base_name(uuid.get("FileName", ""))
+            if file == name or own_id == member["uuid"] != "":
                 planes.append(int(_number(data.get("FirstC")) or 0))
         yield planes
 

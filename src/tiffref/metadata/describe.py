@@ -259,7 +259,8 @@ def describe(
     attributes: dict[str, Any] = {}
     main: _Image | None = None
     if facts.main is not None and isinstance(facts.main.levels[0], LevelFacts):
-        main = _image(facts, facts.main, facts.main.levels[0], None, "image", Recorder())
+        hidden = Recorder(report.url)
+        main = _image(facts, facts.main, facts.main.levels[0], None, "image", hidden)
     for position, series in enumerate(facts.series):
         indices = [n for n in range(len(series.levels)) if (position, n) in arrays]
         if not indices:

@@ -105,7 +105,7 @@ def _same_or_all(values: Iterable[Any]) -> Any:
 def _ome(text: Any, image: VendorImage) -> Calibration | None:
     if isinstance(text, Mapping):
         # do not fall back to other tags: they may be placeholders, such as UIC1 of PrairieView
-        return calibrate_member(text["xml"], text["file"], image.report)
+        return calibrate_member(text, image.report)
     if not isinstance(text, str):
         return None
     images, series = parse_ome(text, image.report), image.series

@@ -65,9 +65,10 @@ class Recorder(Report):
 
     recorded: list[tuple[str, str, object, str | None]] = field(default_factory=list)
 
-    def add(self, key: str, what: str, *, got: object = None, hint: str | None = None) -> None:
+    def _warn(self, error: MalformedTiff) -> None:
         """Record a defect; of an exception only its text, to not keep its traceback alive."""
-        self.recorded.append((key, what, str(got) if isinstance(got, Exception) else got, hint))
+        got = str(error.got) if isinstance(error.got, Exception) else error.got
+        self.recorded.append((str(error.tag), error.what, got, error.hint))
 
     def repeat(self, report: Report) -> None:
         """Report all recorded defects."""

@@ -78,12 +78,15 @@ class OmeFile(ImageFile):
     def metadata(self) -> dict[str, Any]:
         """Return the OME-XML as item "ome".
 
-        If another file holds the metadata (BinaryOnly), the item has the name of that `file` and
-        its `xml`, which is empty if it cannot be read.
+        If another file holds the metadata (BinaryOnly), the item has the name of that `file`, its
+        `xml`, which is empty if it cannot be read, and the `uuid` of this file.
         """
         text = ome_text(self.reader) or ""
         name = metadata_file(text)
-        return {"ome": text if name is None else {"file": name, "xml": self._read_neighbor(name)}}
+        if name is None:
+            return {"ome": text}
+        xml, uuid = self._read_neighbor(name), _root_id(self.reader)
+        return {"ome": {"file": name, "xml": xml, "uuid": uuid}}
 
     def _read_neighbor(self, name: str) -> str:
         """Read the OME-XML of a neighbouring file, which is a TIFF or the XML itself."""
@@ -318,9 +321,9 @@ class _OmeSet:
     @functools.cached_property
     def _has_one_file(self) -> bool:
         """Whether all TiffData elements name the same file, and this is no companion file."""
-        ids = (element.find("{*}UUID") for element in self.root.iterfind(".//{*}TiffData"))
-        names = {None if uuid is None else uuid.get("FileName", "") for uuid in ids}
-        return len(names) == 1 and None not in names and not self.companion
+        elements = (element.find("{*}UUID") for element in self.root.iterfind(".//{*}TiffData"))
+        files = {uuid if uuid is None else (uuid.get("FileName"), uuid.text) for uuid in elements}
+        return len(files) == 1 and None not in files and not self.companion
 
     def _open(self, name: str, own_id: str) -> int | None:
         path = str(self._folder / name)
