@@ -60,7 +60,7 @@ def test_a_tag_that_differs_is_in_the_references(tmp_path: Path) -> None:
         write_image(tmp_path / "a" / f"{n}.tif", value=n, datetime=made, software=f"s{n // 7}")
     catalog.build(tmp_path / "a", tmp_path / "c")
     found = catalog.open(tmp_path / "c")
-    times = [str(time)[:10] for time in found.table["time"].to_pylist()]
+    times = [str(time)[:10] for time in found.table["created"].to_pylist()]
     assert times == [f"2022-05-0{n + 1}" for n in range(9)]
     for path in sorted((tmp_path / "a").iterdir()):
         tiffref.scan(path, strict=True).write_fsspec(tmp_path / "alone.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,25 @@ def test_dates_of_other_fields_are_times(tmp_path: Path, field: str) -> None:
     assert opened.stack().group["image"].dims == ("time", "y", "x")
     item = json.loads((tmp_path / "c/stac/items/S_20220502.json").read_text())
     assert item["properties"]["datetime"] == "2022-05-02T00:00:00Z"
+
+
+@pytest.mark.parametrize("has_column", [True, False])
+def test_files_are_not_stacked_along_the_times_at_which_they_were_written(
+    tmp_path: Path, has_column: bool
+) -> None:
+    for second, n in enumerate((10, 9, 2, 1)):
+        made = f"2024:01:01 10:00:0{second}"
+        write_image(tmp_path / f"in/S_{n}.tif", value=n, datetime=made)
+    catalog.build(tmp_path / "in", tmp_path / "c", stac=True)
+    opened = catalog.open(tmp_path / "c")
+    if not has_column:  # of an older version
+        opened = dataclasses.replace(opened, table=opened.table.drop_columns(["created"]))
+    assert len(opened.query(time="2024-01-01")) == (4 if has_column else 0)
+    assert opened.stack().group["image"].dims == ("i", "y", "x")
+    assert [url.rpartition("_")[2] for url in opened.urls] == ["1.tif", "2.tif", "9.tif", "10.tif"]
+    assert opened.stack(time_from="DateTime").group["image"].dims == ("time", "y", "x")
+    item = json.loads((tmp_path / "c/stac/items/S_9.json").read_text())
+    assert item["properties"]["datetime"] == "2024-01-01T10:00:01Z"
 
 
 def test_misspelled_options_suggest_the_right_ones(built: Path) -> None:

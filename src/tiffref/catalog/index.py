@@ -320,6 +320,7 @@ def _columns(pa: Any) -> dict[str, Any]:
         "transform": pa.list_(number),
         "bounds": pa.list_(number),
         "time": pa.timestamp("us", "UTC"),
+        "created": pa.timestamp("us", "UTC"),
         "warnings": pa.list_(text),
         "bbox": pa.struct([(side, number) for side in _SIDES]),
         "geometry": pa.binary(),
@@ -405,9 +406,13 @@ def _escape_surrogates(value: Any) -> Any:
 
 
 def add_location(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row with its bounds, footprint and time."""
-    located = dict(row)
-    located["time"] = _row_time(row)
+    """Return a row with its bounds, footprint and times.
+
+    `time` is from the file's table or name, else from its metadata.
+    """
+    fields = row.get("fields", {})
+    times = _first_time(*map(fields.get, TIME_FIELDS), row.get("time"))
+    located = {**row, "time": times, "created": _first_time(row.get("created"))}
     if row.get("transform") and row.get("raster"):
         located.update(_locate(row.get("crs"), tuple(row["transform"]), tuple(row["raster"])))
     elif row.get("outline"):
@@ -437,10 +442,9 @@ TIME_FIELDS = ("time", "datetime", "date", "day")
 """Fields of names and tables that hold the time of a file, in order of preference."""
 
 
-def _row_time(row: Mapping[str, Any]) -> datetime.datetime | None:
-    """Return the time of a file: from its table or name, else from its tags."""
-    fields = row.get("fields", {})
-    for text in (*map(fields.get, TIME_FIELDS), row.get("time")):
+def _first_time(*texts: Any) -> datetime.datetime | None:
+    """Return the first valid time."""
+    for text in texts:
         moment = parse_date(None if text is None else str(text))
         if moment is not None:
             return moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)

@@ -182,9 +182,11 @@ class Catalog:
             conditions.append(_intersects(bounds))
         if time is not None:
             first, last = _parse_period(time)
-            conditions.append(pc.field("time").is_valid())
-            conditions += [pc.field("time") >= first] if first is not None else []
-            conditions += [pc.field("time") < last] if last is not None else []
+            names = [name for name in ("time", "created") if name in self.table.column_names]
+            moment = pc.coalesce(*map(pc.field, names))
+            conditions.append(moment.is_valid())
+            conditions += [moment >= first] if first is not None else []
+            conditions += [moment < last] if last is not None else []
         if not conditions:
             return self
         return replace(self, table=self.table.filter(functools.reduce(operator.and_, conditions)))

@@ -50,7 +50,7 @@ def write_stac(settings: Settings, rows: Iterable[Mapping[str, Any]]) -> None:
                 continue
             located = add_location(row)
             name = _item_id(row, ids)
-            moment = located["time"] or _modification_time(row)
+            moment = located["time"] or located["created"] or _modification_time(row)
             moments = {min(moments | {moment}), max(moments | {moment})}
             item = _item(name, located, moment, settings)
             if "bbox" in item:

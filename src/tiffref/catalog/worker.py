@@ -207,6 +207,7 @@ def file_facts(references: References) -> dict[str, Any]:
         "nodata": _number(array.fill_value),
         **_place(references.group, array),
         "time": _time(references),
+        "created": _iso(array.attributes.get("date_created")),
         "refused": refused,
         **_chunk_facts(references),
     }
@@ -239,7 +240,7 @@ def _number(value: Any) -> float | None:
 
 
 def _time(references: References) -> str | None:
-    """Return the acquisition time of the image, else its creation time, in ISO 8601 format."""
+    """Return the acquisition time of the image in ISO 8601 format."""
     variable = references.group.children.get("time")
     if isinstance(variable, Array) and variable.shape == ():
         units = str(variable.attributes.get("units", ""))
@@ -249,9 +250,7 @@ def _time(references: References) -> str | None:
             moment = read_time_coordinate(units, int(number))
             if moment is not None:
                 return moment.replace(tzinfo=None).isoformat()
-    array = references.group[references.main_path]
-    made = array.attributes.get("time_coverage_start") or array.attributes.get("date_created")
-    return _iso(made)
+    return _iso(references.group[references.main_path].attributes.get("time_coverage_start"))
 
 
 def _iso(text: Any) -> str | None:
