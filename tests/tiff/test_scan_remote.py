@@ -66,6 +66,23 @@ def test_an_ome_pyramid_of_36_pages(tmp_path: Path) -> None:
     assert n_bytes <= 500_000
 
 
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("is_big", [False, True])
+def test_long_lists_of_tiles_are_fetched_together(tmp_path: Path, is_big: bool, order: str) -> None:
+    """They lie behind their IFDs; one by one, read-ahead fetched more bytes than the file has."""
+    data = np.random.default_rng(0).integers(0, 99, (6, 512, 512)).astype("u1")
+    path = tmp_path / "a.ome.tif"
+    options = {"tile": (16, 16), "photometric": "minisblack"}
+    with tifffile.TiffWriter(path, ome=True, bigtiff=is_big, byteorder=order) as tif:
+        tif.write(data, subifds=2, metadata={"axes": "CYX"}, **options)
+        for step in (2, 4):
+            tif.write(data[:, ::step, ::step], subfiletype=1, **options)
+    references, n_rounds, n_bytes = scan(path.read_bytes())
+    assert len(references.series[0]["levels"]) == 3
+    assert n_rounds <= 9
+    assert n_bytes <= path.stat().st_size // 4
+
+
 def spread(n: int, gap: int) -> bytes:
     """Build pages of one strip, each at a distance from the next."""
     out = bytearray(8 + n * gap)

@@ -19,7 +19,7 @@ import bisect
 import functools
 import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -207,7 +207,7 @@ class RemoteSource(RemoteFile):
             }
         )
         if len(missing) > 1:
-            self._fetch(missing)
+            self._fetch(_merge_ranges(missing))
 
     def is_cached(self, offset: int, length: int) -> bool:
         return self._find_block(offset, length) is not None
@@ -324,6 +324,18 @@ class RemoteSource(RemoteFile):
             raise SourceError("the file system does not report the size of the file", url=url)
         source = source_from_info(url, info)
         return self._check_copy(source) if self._is_copied else source, b""
+
+
+def _merge_ranges(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Join sorted ranges (offset, length) that overlap or are close to each other."""
+    merged: list[tuple[int, int]] = []
+    for offset, length in ranges:
+        start, size = merged[-1] if merged else (offset, 0)
+        if offset - start - size <= _MIN_READ_AHEAD_BYTES:
+            merged[-1:] = [(start, max(size, offset + length - start))]
+        else:
+            merged.append((offset, length))
+    return merged
 
 
 _RangeReader = Callable[[Any, str, str, int, int | None, Source | None], bytes]

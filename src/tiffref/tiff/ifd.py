@@ -628,6 +628,17 @@ class TiffReader:
         """Prefetch IFDs together."""
         self.source.prefetch([(offset + self.base, 1 << 10) for offset in offsets])
 
+    def fetch_values(self, ifds: Iterable[Directory], codes: frozenset[int]) -> None:
+        """Prefetch the values of some tags of several IFDs together, unless they overlap."""
+        places = [
+            (where + self.base, TYPE_SIZES[kind] * count)
+            for ifd in ifds
+            for code, (kind, count, where, data) in ifd.entries.items()
+            if data is None and code in codes
+        ]
+        if sum(length for _, length in places) <= self._n_bytes_left:
+            self.source.prefetch(places)
+
 
 DECODING_TAGS = frozenset(
     {256, 257, 258, 259, 262, 266, 277, 278, 284, 292, 293, 317, 322, 323, 338, 339, 347, 529, 530,

@@ -135,6 +135,8 @@ def _read_columns(pages: Pages) -> Columns:
     if view is not None and not reader.header.is_ndpi:
         bulk = _BulkReader(reader, columns, keys, np.frombuffer(view, np.uint8))
         left = bulk.run(np.array(pages.offsets, np.int64)).tolist()
+    elif not reader.source.is_local:
+        reader.fetch_values(map(pages.directory, left), KIND_TAGS | _NUMBERS)
     n_gathered = len(keys)
     for row in left:
         ifd = pages.directory(row)
