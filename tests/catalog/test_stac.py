@@ -24,6 +24,7 @@ def test_stac_items_open(built: Path) -> None:
     item = next(item for item in items if item.id == "S_B_20220502")
     assert item.properties["proj:code"] == "EPSG:32633"
     assert item.properties["proj:shape"] == [96, 96] and item.properties["tile"] == "B"
+    assert "time" not in item.properties
     assert f"{item.datetime:%Y-%m-%d}" == "2022-05-02"
     west, south, east, north = item.bbox
     assert 12 < west < east < 13 and 45 < south < north < 46
@@ -32,6 +33,48 @@ def test_stac_items_open(built: Path) -> None:
     options = asset.extra_fields["xarray:open_kwargs"]
     with xarray.open_dataset(asset.get_absolute_href(), **options) as dataset:
         assert (dataset.image.values == pixels(built, "B", 2)).all()
+
+
+def test_the_collection_encloses_its_items(tmp_path: Path) -> None:
+    pytest.importorskip("pyproj")
+    degrees = (1, 1, 0, 3, 1024, 0, 1, 2, 1025, 0, 1, 1, 2048, 0, 1, 4326)
+    # Lambert's equal-area projection without a code
+    other = (1, 1, 0, 6, 1024, 0, 1, 1, 1025, 0, 1, 1, 2048, 0, 1, 4326, 3072, 0, 1, 32767,
+             3074, 0, 1, 32767, 3075, 0, 1, 10)  # fmt: skip
+
+    def write(name: str, x: float, y: float, size: float, keys: tuple[int, ...]) -> None:
+        tags = [(33550, "d", 3, (size, size, 0.0)), (33922, "d", 6, (0.0, 0.0, 0.0, x, y, 0.0)),
+                (34735, "H", len(keys), keys)]  # fmt: skip
+        tifffile.imwrite(
+            tmp_path / "in" / name, np.zeros((8, 8), "u1"), extratags=[(*t, True) for t in tags]
+        )
+
+    def build(*names: str) -> tuple[list[float], list[str], dict[str, dict]]:
+        folder = tmp_path / f"c{len(list(tmp_path.iterdir()))}"
+        catalog.build([str(tmp_path / "in" / n) for n in names], folder, stac=True)
+        folder /= "stac"
+        extent = json.loads((folder / "collection.json").read_text())["extent"]
+        items = {p.stem: json.loads(p.read_text()) for p in (folder / "items").iterdir()}
+        return extent["spatial"]["bbox"], extent["temporal"]["interval"], items
+
+    (tmp_path / "in").mkdir()
+    write("a_20220503.tif", 10.0, 48.0, 0.25, degrees)
+    write("S2A_32UPU_20220501_0_L2A.tif", 14.0, 40.0, 0.25, degrees)
+    write("m_3807708_ne_18_060_20220504.tif", 178.0, -10.0, 0.5, degrees)
+    write("b.tif", 0.0, 0.0, 1000.0, other)
+    box, times, items = build("S2A_32UPU_20220501_0_L2A.tif")
+    assert (box, times) == ([[14.0, 38.0, 16.0, 40.0]], [["2022-05-01T00:00:00Z"] * 2])
+    boxes = build("a_20220503.tif", "S2A_32UPU_20220501_0_L2A.tif")[0]
+    assert boxes == [[10.0, 38.0, 16.0, 48.0]]
+    box, times, items = build("S2A_32UPU_20220501_0_L2A.tif", "m_3807708_ne_18_060_20220504.tif")
+    assert items["m_3807708_ne_18_060_20220504"]["bbox"] == [178.0, -14.0, -178.0, -10.0]
+    assert box == [[-180.0, -14.0, 180.0, 40.0]]
+    assert times == [["2022-05-01T00:00:00Z", "2022-05-04T00:00:00Z"]]
+    properties = build("b.tif")[2]["b"]["properties"]
+    assert properties["proj:wkt2"].startswith("PROJCRS[") and "proj:code" not in properties
+    assert properties["proj:bbox"] == [0.0, -8000.0, 8000.0, 0.0]
+    (tmp_path / "in/bad.tif").write_bytes(b"no TIFF")
+    assert build("bad.tif")[:2] == ([[-180.0, -90.0, 180.0, 90.0]], [[None, None]])
 
 
 PROJECTION = {
