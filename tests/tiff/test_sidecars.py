@@ -386,6 +386,21 @@ def test_overviews_of_colours(tmp_path):
     np.testing.assert_array_equal(values(group, "image_1"), data[::2, ::2])
 
 
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_overviews_of_float16_that_gdal_wrote_as_float32(tmp_path, byteorder, zarr_format):
+    tags = [*geotags(UTM, **PLACED).items(), (42113, "-5")]
+    path = write(tmp_path / "a.tif", DATA.astype("f2"), dict(tags), byteorder=byteorder)
+    small = DATA[::2, ::2] / np.float32(3)
+    tifffile.imwrite(f"{path}.ovr", small, metadata=None, subfiletype=1, byteorder=byteorder)
+    tiffref.scan(path).write_fsspec(tmp_path / "a.json", zarr_format=zarr_format)
+    with xr.open_dataset(tmp_path / "a.json", engine="tiffref", mask_and_scale=False) as dataset:
+        assert dataset.image.dtype == "f2"
+        np.testing.assert_array_equal(dataset.image, DATA.astype("f2"))
+        np.testing.assert_array_equal(dataset.image_1, small)
+        assert dataset.image_1.attrs["_FillValue"] == -5
+
+
 def test_own_overviews_win(tmp_path):
     path = tmp_path / "a.tif"
     with_overviews(path)

@@ -158,18 +158,19 @@ def _levels(facts: FileFacts) -> Iterator[LevelFacts]:
 def _overviews(full: LevelFacts, facts: FileFacts, report: Report) -> list[LevelFacts]:
     """Return the overviews of an image, largest first."""
     size = full.sizes
+    # GDAL writes float32 overviews of float16 images
+    dtypes = ("<f2", "<f4") if full.dtype == "<f2" else (full.dtype,)
     overviews = []
     for level in _levels(facts):
         own = level.sizes
         # GDAL writes overviews with separate planes, even if the image is interleaved
-        is_alike = sorted(level.axes) == sorted(full.axes) and level.dtype == full.dtype
+        is_alike = sorted(level.axes) == sorted(full.axes) and level.dtype in dtypes
         if not is_alike or level.ifds[0].subfile_type & MASK_BIT:
             continue
         others = (axis for axis in own if axis not in "YX")
         if own["Y"] < size["Y"] or own["X"] < size["X"]:
             overviews += [level] if all(own[axis] == size[axis] for axis in others) else []
     if not overviews:
-        # GDAL writes float32 overviews of float16 images
         report.add(".ovr", "has no overview of the image's data type and bands")
     return sorted(overviews, key=lambda level: -level.sizes["Y"])
 
