@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from archive import pixels, write_archive, write_image
 
@@ -20,6 +22,8 @@ from tiffref.errors import (
 )
 
 pytest.importorskip("pyarrow")
+
+TOKYO = datetime.timezone(datetime.timedelta(hours=9))
 
 
 def test_search_by_bbox_time_and_fields(built: Path) -> None:
@@ -42,10 +46,54 @@ def test_search_by_bbox_time_and_fields(built: Path) -> None:
             opened.query(time=text)
     with pytest.raises(SelectionError, match="invalid time"):
         opened.query(time=("2022", "2023", "2024"))
+    with pytest.raises(SelectionError, match="invalid time"):
+        opened.query(time="2022/2023/2024")
     with pytest.raises(SelectionError, match="invalid bounds"):
         opened.query(bounds=(0, 10, 5, 0))
+    with pytest.raises(SelectionError, match="invalid bounds"):
+        opened.query(bounds=(0, 0, float("nan"), 1))
     with pytest.raises(MissingSource, match="no catalog found"):
         catalog.open(built)
+
+
+@pytest.mark.parametrize(
+    ("west", "east", "found"),
+    [
+        (-180, 180, "abcd"), (0, 360, "abcd"), (-360, 0, "abcd"), (175, 185, "bc"),
+        (175, -175, "bc"), (-185, -175, "bc"), (184, 186, "c"), (355, 365, "a"),
+        (359, 360, "a"), (-1, 1, "a"), (178, 180, "b"), (180, 181, "bc"),
+        (-180, -178, "bc"), (540, 541, "bc"), (190, 191, ""),
+        (99, 101, "d"), (-261, -259, "d"), (459, 461, "d"),
+    ],
+)  # fmt: skip
+def test_search_by_longitudes(built: Path, west: float, east: float, found: str) -> None:
+    """Whether they count to 180 or to 360; a box may cross the antimeridian, as may images."""
+    import pyarrow
+
+    boxes = {"a": (-2, 2), "b": (179, -179), "c": (-179, -174), "d": (99.5, 100)}
+    rows = [
+        {"url": name, "status": "ok", "bbox": {"xmin": x, "ymin": 0.0, "xmax": X, "ymax": 1.0}}
+        for name, (x, X) in boxes.items()
+    ]
+    opened = dataclasses.replace(catalog.open(built / "c"), table=pyarrow.Table.from_pylist(rows))
+    assert "".join(opened.query(bounds=(west, 0, east, 1)).urls) == found
+    assert opened.query(bounds=(west, 2, east, 3)).urls == []
+
+
+@pytest.mark.parametrize(
+    ("time", "days"),
+    [
+        ("2022-05-01/2022-05-02", {1, 2}), ("2022-05-02/..", {2}), ("../2022-05-01", {1}),
+        ("/", {1, 2}), (["2022-05-02", ".."], {2}), (datetime.date(2022, 5, 2), {2}),
+        (2022, {1, 2}), (2021, set()),
+        (np.datetime64("2022-05-01"), {1}), (np.datetime64("2022-05"), {1, 2}),
+        ((datetime.datetime(2022, 5, 1, 12), None), {2}),
+        ((None, datetime.datetime(2022, 5, 2, 1, tzinfo=TOKYO)), {1}),
+    ],
+)  # fmt: skip
+def test_search_by_dates(built: Path, time: Any, days: set[int]) -> None:
+    found = catalog.open(built / "c").query(time=time).urls
+    assert {int(url[-5]) for url in found} == days
 
 
 def test_a_table_that_is_not_an_index(tmp_path: Path) -> None:

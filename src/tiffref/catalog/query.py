@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import functools
 import json
+import math
 import operator
 import os
 from collections import Counter
@@ -150,7 +151,7 @@ class Catalog:
         self,
         *,
         bounds: Sequence[float] | None = None,
-        time: str | tuple[str | None, str | None] | None = None,
+        time: Any = None,
         status: str | None = "ok",
         where: Mapping[str, Any] | None = None,
     ) -> Catalog:
@@ -159,11 +160,11 @@ class Catalog:
         Parameters
         ----------
         bounds
-            (west, south, east, north) in degrees. West is greater than east if the box crosses the
-            antimeridian. Matches files whose bounding box intersects it.
+            (west, south, east, north) in degrees. A box that crosses the antimeridian is
+            (170, s, -170, n) or (170, s, 190, n). Matches files whose bounding box intersects it.
         time
-            A year, month, day or instant ("2022-05"), or (first, last). Both are included, and
-            either may be None.
+            A year, month, day or instant ("2022-05"), as text or date; or the first and the last,
+            as a pair or text ("2022-05/2022-07"). Both are included; either may be None or "..".
         status
             "ok", "failed" or "deleted"; None for all.
         where
@@ -313,9 +314,13 @@ def _intersects(bounds: Sequence[float]) -> Any:
     """Return the expression for rows whose bounding box intersects this one."""
     import pyarrow.compute as pc
 
-    if len(bounds) != 4 or bounds[1] > bounds[3]:
+    if len(bounds) != 4 or bounds[1] > bounds[3] or not all(map(math.isfinite, bounds)):
         raise SelectionError("invalid bounds", got=bounds, expected="west, south, east, north")
     west, south, east, north = (float(number) for number in bounds)
+    if east - west >= 360:
+        west, east = -180.0, 180.0
+    # as in the index, also for those who count to 360
+    west, east = (x if abs(x) <= 180 else (x + 180) % 360 - 180 for x in (west, east))
     xmin, ymin, xmax, ymax = (pc.field("bbox", side) for side in ("xmin", "ymin", "xmax", "ymax"))
     starts, ends, crosses = xmin <= east, xmax >= west, xmin > xmax
     is_either = starts | ends
@@ -325,19 +330,22 @@ def _intersects(bounds: Sequence[float]) -> Any:
 
 def _parse_period(time: Any) -> tuple[datetime.datetime | None, datetime.datetime | None]:
     """Return the start of the first date and the end of the last."""
-    if not isinstance(time, str) and len(time) != 2:
+    if isinstance(time, str) and "/" in time:
+        time = [text or ".." for text in time.split("/")]
+    pair = time if isinstance(time, list | tuple) else (time, time)
+    if len(pair) != 2:
         raise SelectionError("invalid time", got=time, expected="a date, or (first, last)")
-    first, last = (time, time) if isinstance(time, str) else time
-    return (
-        None if first is None else _parse_date(first)[0],
-        None if last is None else _parse_date(last)[1],
-    )
+    first, last = (None if date in (None, "..") else _parse_date(date) for date in pair)
+    return first and first[0], last and last[1]
 
 
-def _parse_date(text: str) -> tuple[datetime.datetime, datetime.datetime]:
+def _parse_date(date: Any) -> tuple[datetime.datetime, datetime.datetime]:
+    """Return the start and end of a year, month, day or instant."""
     import numpy as np
 
-    start = None
+    if isinstance(date, datetime.datetime) and date.tzinfo is not None:
+        date = date.astimezone(datetime.UTC).replace(tzinfo=None)
+    start, text = None, str(date)
     with contextlib.suppress(ValueError):
         # NumPy also accepts words such as "today", which have no unit
         moment = np.datetime64(text.removesuffix("Z") if text[:1].isdigit() else "no date")

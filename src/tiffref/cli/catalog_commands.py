@@ -32,13 +32,6 @@ def _parse_list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(","))
 
 
-def _parse_time(text: str) -> Any:
-    if "/" not in text:
-        return text
-    first, _, last = text.partition("/")
-    return tuple(None if part in ("", "..") else part for part in (first, last))
-
-
 def _parse_pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not name or not equals:
@@ -168,7 +161,7 @@ _SEARCH_ARGUMENTS: console.Arguments = {
         "help": "files whose bounding box intersects this one, in degrees",
     },
     "--time": {
-        "metavar": "T[/T]", "type": _parse_time,
+        "metavar": "T[/T]",
         "help": "files of this time: 2022-05, or 2022-05-01/2022-05-09; .. is an open end",
     },
     "--where": {
