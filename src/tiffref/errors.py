@@ -376,7 +376,9 @@ def unreadable(url: str, error: BaseException, what: str = "cannot be read") -> 
         return SourceError(
             f"the file system has no option {unknown[1]!r}",
             url=url,
-            hint="Check storage_options, or --storage-option.",
+            hint='fsspec cannot open names with "::", as "::" starts another URL.'
+            if unknown[1] == "target_options"
+            else "Check storage_options, or --storage-option.",
         )
     extra = _URL_EXTRAS.get(scheme) if isinstance(error, ImportError) else None
     source_error = SourceError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 import time
 import zipfile
 from collections.abc import Iterator
@@ -18,7 +19,9 @@ from servers import SERVERS, Place
 
 import tiffref
 from tiffref.errors import MetadataWarning, MissingSource, SourceError, StaleSource
-from tiffref.io.clients import file_system_lock
+from tiffref.io.allow import AllowList, location_prefix
+from tiffref.io.clients import file_system_lock, find_file_system
+from tiffref.io.urls import to_document_url
 from tiffref.zarr import ZarrTiffStore
 
 PIXELS = np.random.default_rng(2).integers(0, 60000, (256, 256)).astype("u2")
@@ -112,6 +115,59 @@ def test_archives_are_read_and_recorded(archive: Path) -> None:
             lambda n: (store[n : n + 40] == PIXELS[n : n + 40]).all(), range(0, 200, 5)
         )
         assert all(parts)
+
+
+def break_archive(archive: Path, how: str) -> str:
+    """Damage an archive, or write a damaged one of another kind; return the URL of its member."""
+    data = bytearray(archive.read_bytes())
+    if how in ("encrypted", "unknown method"):
+        code = 1 if how == "encrypted" else 99
+        for start, field in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+            data[data.index(start) + field + (0 if how == "encrypted" else 2)] = code
+    elif how == "damaged":
+        data[200:400] = b"\xff" * 200
+    elif how == "cut off":
+        del data[-100:]
+    if how.startswith("tar"):
+        name = archive.with_name(f"x.{how.partition(' ')[0]}")
+        with tarfile.open(name, how.partition(" ")[0].replace("tar", "w").replace(".", ":")) as tar:
+            tar.add(archive, "in/a.tif")
+        data = bytearray(name.read_bytes())
+        name.write_bytes(data[: len(data) // 2] if "cut" in how else b"\1" * 700 + data[700:])
+        return f"tar://in/a.tif::{name}"
+    archive.write_bytes(data)
+    return f"zip://in/a.tif::{archive}"
+
+
+@pytest.mark.parametrize(
+    "how", ["encrypted", "unknown method", "damaged", "cut off", "tar cut", "tar damaged",
+            "tar.gz cut", "tar.gz damaged", "tar.bz2 cut", "tar.xz cut", "tar.xz damaged"]
+)  # fmt: skip
+def test_damaged_archives(archive: Path, how: str) -> None:
+    url = break_archive(archive, how)
+    with pytest.raises(SourceError):
+        tiffref.scan(url)
+    with pytest.raises(SourceError):
+        ZarrTiffStore(url.replace("a.tif", "a.json"), allow="*")
+
+
+def test_names_with_colons_of_chains() -> None:
+    with pytest.raises(SourceError, match='"::" starts another URL'):
+        tiffref.scan("s3://bucket/a::b.tif")
+
+
+@pytest.mark.parametrize("user", ["", "me:pw@"])
+def test_ipv6_hosts(user: str) -> None:
+    """fsspec takes "::" for the start of another URL."""
+    whole = f"fd00:{'0000:' * 6}0001"
+    url, full = (f"http://{user}[{host}]:9/a.tif" for host in ("fd00::1", whole))
+    assert find_file_system(url, None)[1] == full
+    assert to_document_url(url) == full.replace(user, "")
+    listed = AllowList("http://[fd00::1]:9/x/")
+    assert listed.permits("http://[fd00::1]:9/x/a.tif")
+    assert listed.permits(f"http://[{whole}]:9/x/a.tif")
+    assert not listed.permits("http://[fd00::2]:9/x/a.tif")
+    assert location_prefix(url) == full.removesuffix("a.tif")
 
 
 @pytest.fixture

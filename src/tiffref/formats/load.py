@@ -17,10 +17,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import lzma
 import math
 import os
-import zlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -155,10 +153,6 @@ def load_document(
     return parse_json(fetch_text(document, storage_options), document)
 
 
-_DECOMPRESSION_ERRORS: tuple[type[BaseException], ...] = (EOFError, zlib.error, lzma.LZMAError)
-"""Exceptions for truncated or damaged compressed text."""
-
-
 def find_document(path: str, storage_options: Mapping[str, Any] | None = None) -> tuple[Any, str]:
     """Return the fsspec file system of a document, and the path in it.
 
@@ -206,7 +200,7 @@ def fetch_text(
         raise directory_error(path, "references") from error
     except SourceError:
         raise
-    except _DECOMPRESSION_ERRORS + client_errors() as error:
+    except client_errors() as error:
         raise unreadable(path, error, what) from safe_cause(error)
     if len(text) > LIMITS.document_bytes:
         raise InvalidReferences(

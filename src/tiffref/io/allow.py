@@ -32,7 +32,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from ..errors import UntrustedSource
-from .urls import local_path
+from .urls import expand_host, local_path
 
 ANYWHERE = "*"
 """The prefix that allows every URL."""
@@ -59,7 +59,7 @@ def location_prefix(location: str) -> str:
     """
     # a local document may be called "a::b.json"
     is_here = is_local(location) or os.path.exists(location)  # noqa: PTH110 - of any length
-    link = location if is_here else location.rpartition("::")[2]
+    link = location if is_here else expand_host(location).rpartition("::")[2]
     if is_here or is_local(link):
         folder = os.path.dirname(os.path.abspath(local_path(link)))  # noqa: PTH100, PTH120
         return folder.rstrip("/") + "/"
@@ -126,8 +126,8 @@ class AllowList:
     """
 
     def __init__(self, prefixes: str | Iterable[str]) -> None:
-        given = (prefixes,) if isinstance(prefixes, str) else tuple(map(os.fspath, prefixes))
-        self.prefixes = given
+        listed = (prefixes,) if isinstance(prefixes, str) else map(os.fspath, prefixes)
+        self.prefixes = given = tuple(map(expand_host, listed))
         self._exact = frozenset(given)
         self._permitted: set[str] = set()
 
@@ -199,6 +199,7 @@ class AllowList:
             return False
         if is_local(url):
             return self._is_in_folders(_real_path(url))
+        url = expand_host(url)
         if url in self._exact and not _has_dot_segments(url):
             return True
         return any(_chain_matches(url, prefix) for prefix in self.prefixes)

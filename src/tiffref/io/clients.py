@@ -28,7 +28,7 @@ from weakref import WeakKeyDictionary
 
 from ..errors import SourceError, safe_cause, unreadable
 from ..model.manifest import Source
-from .urls import CACHES
+from .urls import CACHES, expand_host
 
 _CLIENTS = (
     ("botocore.exceptions", "BotoCoreError"),
@@ -41,18 +41,22 @@ _CLIENTS = (
     ("paramiko.ssh_exception", "SSHException"),
     ("asyncssh", "Error"),
     ("zipfile", "BadZipFile"),
+    ("tarfile", "TarError"),
+    ("zlib", "error"),
+    ("lzma", "LZMAError"),
 )
 
 
 def client_errors() -> tuple[type[BaseException], ...]:
     """Return the exception classes that file systems raise if an operation fails.
 
-    Among them are `OSError`, `ValueError`, `NotImplementedError`, `TypeError` for an unknown
-    option, and `ImportError`, which fsspec raises if the package of a client is missing.
+    Among them are `OSError`, `ValueError`, `RuntimeError` for encrypted archives and unsupported
+    methods, `TypeError` for an unknown option, and `ImportError`, which fsspec raises if the
+    package of a client is missing.
     """
     clients = (getattr(sys.modules.get(module), name, None) for module, name in _CLIENTS)
     loaded = [client for client in clients if client is not None]
-    return (OSError, EOFError, TypeError, ValueError, NotImplementedError, ImportError, *loaded)
+    return (OSError, EOFError, TypeError, ValueError, RuntimeError, ImportError, *loaded)
 
 
 @contextlib.contextmanager
@@ -78,6 +82,7 @@ def find_file_system(url: str, storage_options: Any, what: str = "cannot be open
     """
     import fsspec  # local files do not need it
 
+    url = expand_host(url)
     with typed_errors(url, what):
         kind = fsspec.get_filesystem_class(fsspec.utils.get_protocol(url))
         if fsspec.utils.get_protocol(url) in _LAZY_PROTOCOLS or _is_serverless(kind):

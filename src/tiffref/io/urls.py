@@ -70,6 +70,27 @@ def warn_about_signatures(urls: Iterable[str], *, is_kept: bool = False) -> None
     warn(MetadataWarning(f"{public_url(signed[0])}{more} {what}"), stacklevel=3)
 
 
+_IPV6 = re.compile(r"(?<=[/@]\[)[\da-f:.]*::[\da-f:.]*(?=\])", re.IGNORECASE)
+
+
+def expand_host(url: str) -> str:
+    """Write out an IPv6 host, in which fsspec takes "::" for the start of another URL.
+
+    >>> expand_host("http://[fd00::1]:9000/a.tif")
+    'http://[fd00:0000:0000:0000:0000:0000:0000:0001]:9000/a.tif'
+    """
+    host = _IPV6.search(url) if "::" in url else None
+    if host is None:
+        return url
+    import ipaddress
+
+    try:
+        exploded = ipaddress.IPv6Address(host[0]).exploded
+    except ValueError:
+        return url
+    return url.replace(host[0], exploded, 1)
+
+
 def to_document_url(url: str) -> str:
     """Return the URL of a source in documents.
 
@@ -78,7 +99,7 @@ def to_document_url(url: str) -> str:
     >>> to_document_url("/data/a b.tif"), to_document_url("s3://bucket/a.tif")
     ('file:///data/a b.tif', 's3://bucket/a.tif')
     """
-    return public_url(_without_caches(to_full_url(url)))
+    return public_url(_without_caches(to_full_url(expand_host(url))))
 
 
 def _without_caches(url: str) -> str:
