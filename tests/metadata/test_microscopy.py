@@ -4,7 +4,9 @@ import datetime
 
 import numpy as np
 import pytest
+import tifffile
 
+import tiffref
 from tiffref.errors import MalformedTiff, MetadataWarning
 from tiffref.metadata.calibration import Calibration, Channel, calibrate_minor, parse_ome, to_unit
 from tiffref.metadata.microscopy import calibrate
@@ -120,6 +122,17 @@ def test_a_placeholder_of_metamorph_tags_is_not_read():
             "CalibrationUnits": "microns", "NumberPlanes": 1}  # fmt: skip
     assert read("stk", stub).scales == {}
     assert read("stk", stub, {33629: {}}).scales == {"X": 99.0, "Y": 99.0}
+
+
+@pytest.mark.parametrize("byteorder", "<>")
+def test_imagej_tables_and_labels_of_a_single_channel_are_no_list(tmp_path, byteorder):
+    table = np.stack([np.zeros(256), np.arange(256), np.zeros(256)]).astype("u1")
+    metadata = {"LUTs": [table], "Labels": ["aa"], "unit": "um"}
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 9), "u1"), imagej=True, byteorder=byteorder,
+                     metadata=metadata, resolution=(2, 2))  # fmt: skip
+    attributes = tiffref.scan(tmp_path / "a.tif", strict=True).group.attributes
+    assert [one["color"] for one in attributes["omero"]["channels"]] == ["00FF00"]
+    assert [one["label"] for one in attributes["omero"]["channels"]] == ["Channel 0"]
 
 
 def test_imagej_labels_of_planes_are_no_channel_names():

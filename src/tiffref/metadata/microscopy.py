@@ -161,13 +161,16 @@ def _scifio_axes(record: _Record, image: VendorImage) -> Iterator[tuple[str, flo
 
 
 def _imagej_channels(record: _Record, n_channels: int) -> tuple[Channel, ...]:
-    labels = [str(label) for label in record.get("Labels") or ()]
+    # of one plane or channel, there is no list
+    labels, luts = (
+        values if isinstance(values, list) else [] if values is None else [values]
+        for values in (record.get("Labels"), record.get("LUTs"))
+    )
     ranges = list(record.get("Ranges") or ())
-    luts = record.get("LUTs") or ()
-    if not labels and not ranges and not len(luts):
+    if not labels and not ranges and not luts:
         return ()  # without names: tifffile may declare 100,000 planes as channels
     # labels are per plane, channel fastest; a label shared by all planes of a channel names it
-    shared = [set(labels[n::n_channels]) for n in range(n_channels)]
+    shared = [{str(label) for label in labels[n::n_channels]} for n in range(n_channels)]
     is_named = n_channels > 1 or len(labels) > 1
     names = [own.pop() if is_named and len(own) == 1 else "" for own in shared]
     channels = []
