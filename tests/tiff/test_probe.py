@@ -19,7 +19,13 @@ from samples import rng
 
 import tiffref
 from tiffref.codecs.decode import decode_segment, runs_short
-from tiffref.errors import MalformedTiff, ManifestMismatch, MetadataWarning, TiffrefError
+from tiffref.errors import (
+    MalformedTiff,
+    ManifestMismatch,
+    MetadataWarning,
+    TiffrefError,
+    TruncationWarning,
+)
 from tiffref.io.source import LocalSource
 from tiffref.model.codec import SegmentCodec
 from tiffref.zarr import ZarrTiffStore
@@ -561,6 +567,47 @@ def test_pages_with_tables_of_their_own_are_decoded(tmp_path):
     with pytest.raises(ManifestMismatch):
         references.write_fsspec(tmp_path / "refs.json")
     assert not (tmp_path / "refs.json").exists()
+
+
+MIXTURES = [("none", "deflate"), ("deflate", "none", "packbits"), ("none", "none", "lzw")]
+
+
+def write_mixture(path, compressions, layout, order, **tags):
+    """Write a stack whose pages differ in compression, of samples that deflate cannot shorten."""
+    data = rng.integers(0, 256, (len(compressions), 33, 20)).astype("u1")
+    description = f"ImageJ=1.53\nimages={len(data)}\nslices={len(data)}\n"
+    pages = []
+    for name, plane in zip(compressions, data, strict=True):
+        code, encode = ENCODE[name]
+        found = {259: code, 270: description} | tags
+        pages.append(image(plane, found, encode=encode, order=order, **layout))
+    write_tiff(path, pages, order=order)
+    return data
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("layout", [{}, {"rows": 16}, {"rows": 5}, {"tile": (16, 16)}])
+@pytest.mark.parametrize("compressions", MIXTURES)
+def test_pages_of_different_compression(tmp_path, compressions, layout, order):
+    data = write_mixture(tmp_path / "a.tif", compressions, layout, order)
+    references = tiffref.scan(tmp_path / "a.tif", strict=True)
+    references.write_fsspec(tmp_path / "a.json")
+    for name in ("a.tif", "a.json"):
+        np.testing.assert_array_equal(read(tmp_path / name), data)
+
+
+@pytest.mark.parametrize("layout", [{}, {"rows": 16}])
+@pytest.mark.parametrize("compressions", MIXTURES)
+def test_pages_of_different_compression_that_are_cut_off(tmp_path, compressions, layout):
+    path = tmp_path / "a.tif"
+    data = write_mixture(path, compressions, layout, "<")
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(MalformedTiff, match="segment"):
+        tiffref.scan(path)
+    with pytest.warns(TruncationWarning, match="[12] segments"):
+        found = read(path, allow_holes=True)
+    np.testing.assert_array_equal(found[:-1], data[:-1])
+    assert not found[-1, 32:].any()
 
 
 # ---- pages that mean different things

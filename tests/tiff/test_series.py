@@ -526,6 +526,23 @@ def test_a_sub_ifd_outside_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("counts", [(0, 1), (1, 0), (1, 2)])
+def test_pages_of_a_shape_with_different_overviews_are_not_left_out(
+    tmp_path: Path, counts: tuple[int, int], order: str
+) -> None:
+    pages = [image(plane, {270: '{"shape": [2, 32, 48]}'}, order=order) for plane in GRADIENT[:2]]
+    small = [(plane[::2, ::2], plane[::4, ::4]) for plane in GRADIENT[:2]]
+    for page, some, n in zip(pages, small, counts, strict=True):
+        page.subifds = [image(one, {254: 1}, order=order) for one in some[:n]]
+    del pages[1].tags[270]
+    write_tiff(tmp_path / "a.tif", pages, order=order)
+    with pytest.warns(MetadataWarning, match="tifffile's shape does not match the pages"):
+        references = tiffref.scan(tmp_path / "a.tif")
+    shapes = [array.shape for _, array in references.group.arrays()]
+    assert sum(math.prod(shape[:-2]) for shape in shapes) == 2 + sum(counts)
+
+
+@pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("code", [258, 339])
 def test_an_unknown_sample_format_is_ignored(tmp_path: Path, code: int, order: str) -> None:
     """As other readers have it (TIFF 6.0), and reported."""

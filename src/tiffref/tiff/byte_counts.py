@@ -22,7 +22,7 @@ from ..codecs.table import compression_of
 from ..metadata.report import Report
 from ..model.manifest import has_zeros
 from ..model.tiff_facts import LevelFacts
-from .plan import bytes_to_end, segment_codec, source_sizes, stored_bytes
+from .plan import bytes_to_end, is_uncompressed, segment_codec, source_sizes, stored_bytes
 from .series import ImageFile
 
 COUNTS = "StripByteCounts (279), TileByteCounts (325)"
@@ -64,15 +64,15 @@ def without_truncated(level: LevelFacts, file: ImageFile) -> tuple[LevelFacts, i
 
 def _is_cut(level: LevelFacts, file: ImageFile) -> NDArray[np.bool_]:
     """Return which segments miss samples because the file ends, `(n_pages, n_segments)`."""
-    compression = level.ifds[0].compression
-    available = bytes_to_end(level)
-    if compression == 1:
-        whole = np.broadcast_to(stored_bytes(level), level.length.shape)
-        is_single = whole.shape[1] == 1 and level.ifds[0].tile is None
+    available, is_plain = bytes_to_end(level), is_uncompressed(level)
+    is_fax = np.array([ifd.compression in FAX for ifd in level.ifds])[level.ifd][:, np.newaxis]
+    is_cut = (level.offset > 0) & (available == 0) & ~is_fax
+    if is_plain.any():
+        whole, is_single = stored_bytes(level), _has_one_strip(level)
         needed = whole if is_single else np.minimum(whole, level.length)
-        return (level.offset > 0) & (needed > available)
-    is_cut = (available == 0) & (level.offset > 0) & (compression not in FAX)
-    for page, n in np.argwhere((level.length > available) & (available > 0)).tolist():
+        is_cut |= (level.offset > 0) & (needed > available) & is_plain
+    is_read = (level.length > available) & (available > 0) & ~is_plain
+    for page, n in np.argwhere(is_read).tolist():
         ifd = level.ifds[level.ifd[page]]
         codec = accepting_truncated(segment_codec(ifd, is_short=True))
         if compression_of(codec.compression).decode is not None:
@@ -80,6 +80,11 @@ def _is_cut(level: LevelFacts, file: ImageFile) -> NDArray[np.bool_]:
             data = file.read_segment(url, int(level.offset[page, n]), int(available[page, n]))
             is_cut[page, n] = not decodes(codec, data)
     return is_cut
+
+
+def _has_one_strip(level: LevelFacts) -> bool:
+    """Return whether an image has a single strip, whose length follows from its size."""
+    return level.offset.shape[1] == 1 and level.ifds[0].tile is None
 
 
 # ---- missing byte counts
@@ -92,22 +97,23 @@ def fill_in_lengths(level: LevelFacts, file: ImageFile, report: Report) -> Level
     """
     if not has_zeros(level.length):
         return level
-    ifd = level.ifds[0]
+    ifd, is_plain = level.ifds[0], is_uncompressed(level)
     has_no_length = (level.offset > 0) & (level.length == 0)
-    is_one = level.offset.shape[1] == 1 and ifd.tile is None
-    # the length of a single uncompressed strip follows from the image size
-    if not has_no_length.any() or (is_one and ifd.compression == 1):
+    if _has_one_strip(level):
+        has_no_length &= ~is_plain
+    if not has_no_length.any():
         return level
     if ifd.dtype is None or not isinstance(ifd.sample_format, int) or 0 in level.shape:
         return level
     gap = np.where(has_no_length, bytes_to_next(level), np.uint64(0))
-    if ifd.compression == 1:
+    found = np.zeros_like(gap)
+    if is_plain.any():
         whole = stored_bytes(level)
-        found = np.where(gap >= whole, whole, np.uint64(0))
-    else:
-        if ifd.compression == _PACKBITS:
-            _cut_last_packbits(level, gap, file)
-        found = gap if _sample_decodes(level, gap, file) else np.zeros_like(gap)
+        found = np.where(is_plain & (gap >= whole), whole, found)
+    packed = np.where(is_plain, np.uint64(0), gap)
+    _cut_last_packbits(level, packed, file)
+    if _sample_decodes(level, packed, file):
+        found += packed
     what = ""
     if ((gap > 0) & (found == 0)).any():
         what = "segments without a byte count are treated as missing"
@@ -126,9 +132,9 @@ def report_wrong_lengths(level: LevelFacts, report: Report) -> None:
     size; so does tifffile. Byte counts that are all too large show that the size is wrong.
     """
     ifd = level.ifds[0]
-    if ifd.compression != 1 or 0 in level.shape:
+    if all(ifd.compression != 1 for ifd in level.ifds) or 0 in level.shape:
         return
-    whole, length = stored_bytes(level), level.length[level.offset > 0]
+    whole, length = stored_bytes(level), level.length[(level.offset > 0) & is_uncompressed(level)]
     if not length.size:
         return
     least, full = int(length.min()), int(whole.max())
@@ -160,12 +166,12 @@ def _gap_at(level: LevelFacts, gap: NDArray[np.uint64], n: int) -> tuple[str, in
 
 
 def _cut_last_packbits(level: LevelFacts, gap: NDArray[np.uint64], file: ImageFile) -> None:
-    """Cut the last PackBits segment after its last sample (TIFF 6.0, section 9)."""
+    """Cut the last segment, if it is PackBits, after its last sample (TIFF 6.0, section 9)."""
     n = int(level.offset.argmax())
-    place = _gap_at(level, gap, n)
-    if file.is_cached(*place):
+    place, ifd = _gap_at(level, gap, n), level.ifds[level.ifd[n // gap.shape[1]]]
+    if ifd.compression == _PACKBITS and gap.flat[n] and file.is_cached(*place):
         n_bytes = int(stored_bytes(level)[n % gap.shape[1]])
-        data = in_first_bit_order(file.read_segment(*place), level.ifds[0].fill_order)
+        data = in_first_bit_order(file.read_segment(*place), ifd.fill_order)
         gap.flat[n] = packbits_end(data, n_bytes)
 
 
@@ -174,10 +180,12 @@ def _sample_decodes(level: LevelFacts, gap: NDArray[np.uint64], file: ImageFile)
     flat = np.flatnonzero(gap)
     if not len(flat):
         return False
-    places = [_gap_at(level, gap, n) for n in flat[:: -(-len(flat) // _MAX_TRIED)]]
-    if not all(file.is_cached(*place) for place in places):
-        places = places[:: max(1, len(places) // _MAX_TRIED_REMOTE)]
-    codec = segment_codec(level.ifds[0], is_short=True)
-    return compression_of(codec.compression).decode is not None and all(
-        decodes(codec, file.read_segment(*place)) for place in places
+    tried = flat[:: -(-len(flat) // _MAX_TRIED)]
+    if not all(file.is_cached(*_gap_at(level, gap, n)) for n in tried):
+        tried = tried[:: max(1, len(tried) // _MAX_TRIED_REMOTE)]
+    ifds = [level.ifds[level.ifd[n // gap.shape[1]]] for n in tried]
+    return all(
+        compression_of(ifd.compression).decode is not None
+        and decodes(segment_codec(ifd, is_short=True), file.read_segment(*_gap_at(level, gap, n)))
+        for n, ifd in zip(tried, ifds, strict=True)
     )

@@ -48,6 +48,12 @@ def stored_bytes(level: LevelFacts) -> NDArray[np.uint64]:
     return n_bytes
 
 
+def is_uncompressed(level: LevelFacts) -> NDArray[np.bool_]:
+    """Return which pages are uncompressed, `(n_pages, 1)`."""
+    of_kind = np.array([ifd.compression == _NONE for ifd in level.ifds])
+    return of_kind[level.ifd][:, np.newaxis]
+
+
 def split_strips(ifd: IfdFacts, n_rows: int) -> tuple[int, int]:
     """Return the number of strips in a plane, and the rows of a partial last one, else 0."""
     return -(-ifd.shape[2] // n_rows), 0 if ifd.tile else ifd.shape[2] % n_rows
@@ -310,8 +316,12 @@ def _plan_segments(
     grid = chunk_grid(level.shape, chunks)
     sources, row = _split_sources(level, of_page)
     offset, length = level.offset.reshape(-1), level.length.reshape(-1)
-    if codecs[0].compression == 1:
-        length = _correct_lengths(level, codecs[0])
+    plain = [codec for codec in codecs if codec.compression == _NONE]
+    if plain:
+        length = _correct_lengths(level, plain[0])
+        if len(codecs) > 1:
+            length = np.where(is_uncompressed(level), length.reshape(n_pages, -1), level.length)
+            length = length.reshape(-1)
     behind: list[int] = []
     across: list[int] = []
     if not _ends_within(level.sources, offset, length):

@@ -345,23 +345,25 @@ class _Probe:
         stored = stored_codec(codec)
         layout, samples = layout_of(stored), codec.shape[3]
         expected = np.zeros(manifest.n_chunks, np.int64)
+        plain = [
+            n for n, s in enumerate(manifest.sources) if _codecs(array)[s.codec].compression == 1
+        ]
+        is_plain = np.isin(manifest.source, plain)
         short: list[int] = []
         for edge, indices in self._places(array, codec):
             n_bytes = layout.stored_bytes(stored, (*edge, samples))
             expected[indices] = min(n_bytes, np.iinfo(np.int64).max)
-            if codec.compression != 1:
-                inside = np.full(manifest.n_chunks, MISSING, manifest.source.dtype)
-                inside[indices] = manifest.source[indices]
-                chosen = self.choose(replace(array, manifest=replace(manifest, source=inside)))
-                short += [n for n in chosen if self._is_cropped(array, n, edge)]
-        if codec.compression == 1:
-            is_short = (manifest.source >= 0) & (manifest.length < expected)
-            short = np.flatnonzero(is_short).tolist()
+            packed = indices[~is_plain[indices]]
+            inside = np.full(manifest.n_chunks, MISSING, manifest.source.dtype)
+            inside[packed] = manifest.source[packed]
+            chosen = self.choose(replace(array, manifest=replace(manifest, source=inside)))
+            short += [n for n in chosen if self._is_cropped(array, n, edge)]
+        short += np.flatnonzero(is_plain & (manifest.length < expected)).tolist()
         if short:
             what = "a strip or tile has too few bytes for its place in the image"
             error = _segment_error(array, min(short), what, COUNTS)
-            is_plain = codec.compression == 1
-            error.expected = f"{expected[min(short)]}" + ("" if is_plain else " decompressed")
+            unit = "" if is_plain[min(short)] else " decompressed"
+            error.expected = f"{expected[min(short)]}{unit}"
             raise error
 
     def _places(

@@ -602,12 +602,12 @@ def fits_page(shape: tuple[int, ...], page: tuple[int, ...]) -> bool:
 
 
 def _list_shaped_below(pages: Pages, rows: range, listing: Listing, seen: set[int]) -> bool:
-    if not pages.columns.sub_ifds(rows[0]):
+    if not pages.has_sub_ifds:
         return True
     below = pages.sub_ifds(rows)
+    if len(set(map(len, below))) > 1:
+        return False
     for n in range(len(below[0])):
-        if any(len(some) <= n for some in below):
-            return False
         offsets = [some[n] for some in below]
         if not seen.isdisjoint(offsets) or not all(map(pages.is_sub_ifd_readable, rows, offsets)):
             return False
