@@ -20,8 +20,10 @@ from samples import rng
 import tiffref
 import tiffref.catalog as catalog
 from sequences import geo_tags
+from tiffref import documents
 from tiffref.cli import main
 from tiffref.errors import InvalidReferences, SelectionError, SourceError, StaleSource
+from tiffref.io.source import check_unchanged
 from tiffref.read import Fetcher, read_array
 from tiffref.zarr import ZarrTiffStore
 
@@ -410,6 +412,22 @@ def test_foreign_documents_cannot_cause_a_scan(tmp_path):
     with pytest.raises(tiffref.UntrustedSource):
         tiffref.refresh(document)
     assert tiffref.refresh(document, allow="*").rescanned == ()
+
+
+def test_refreshing_loses_nothing_of_another_process(tmp_path, form, monkeypatch):
+    write_tiled(tmp_path / "a.tif", random_pixels())
+    document = form(tiffref.scan(tmp_path / "a.tif"))
+    os.utime(tmp_path / "a.tif", (1, 1))
+
+    def compare_while_another_refreshes(*arguments):
+        monkeypatch.undo()
+        assert tiffref.refresh(document).accepted
+        return check_unchanged(*arguments)
+
+    monkeypatch.setattr(documents, "check_unchanged", compare_while_another_refreshes)
+    with pytest.raises(tiffref.SourceError, match="another process has changed the references"):
+        tiffref.refresh(document)
+    assert not tiffref.refresh(document).accepted
 
 
 def test_the_command_refresh(tmp_path, monkeypatch, capsys):

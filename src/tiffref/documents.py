@@ -32,6 +32,7 @@ from .errors import (
 )
 from .formats.parquet import is_written_as_parquet
 from .io.allow import AllowList, check_new_location
+from .io.atomic import watch
 from .io.remote import open_source
 from .io.source import ByteSource, check_unchanged
 from .io.urls import check_address, to_document_url
@@ -276,7 +277,10 @@ def refresh(
         If a file is now a different image that does not match the array.
     UntrustedSource
         If the document names files that it may not read.
+    SourceError
+        If another process has written the document meanwhile.
     """
+    check_version = watch(document)
     before, parsed = read_references(document, storage_options, allow)
     allowed = None if before.allow is None else AllowList(before.allow)
     unchanged: list[str] = []
@@ -307,6 +311,7 @@ def refresh(
         else:
             after = _with_segments(after, source.url, now, found)
     if (accepted or rescanned) and not dry_run:
+        check_version()
         _write(
             after, document, parsed.zarr_format, version=parsed.version,
             storage_options=storage_options,

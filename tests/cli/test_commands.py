@@ -15,6 +15,7 @@ import zarr
 from sequences import geo_tags, pixels, write
 from tiffref import References
 from tiffref.cli import COMMANDS, build_parser, main
+from tiffref.sequences import stack
 
 
 @pytest.fixture
@@ -43,6 +44,28 @@ def test_stack_then_append(series, tmp_path, capsys, name):
     shape = {"time": 3, "y": 40, "x": 48}
     assert summary["arrays"] == [{"path": "image", "shape": shape, "files": 3}]
     assert References.open(document).group["image"].shape == (3, 40, 48)
+
+
+@pytest.mark.parametrize("name", ["doc.json", "doc.parq"])
+def test_append_loses_nothing_of_another_process(series, tmp_path, capsys, monkeypatch, name):
+    if name.endswith(".parq"):
+        pytest.importorskip("pyarrow")
+    document = str(tmp_path / name)
+    assert main(["stack", series, "-o", document]) == 0
+    for day in ("20220601", "20220602"):
+        write(tmp_path / f"S_{day}.tif", pixels(5), extratags=geo_tags(0.0, 0.0))
+    append = stack.append_sequence
+
+    def append_while_another_does(*args, **options):
+        monkeypatch.setattr(stack, "append_sequence", append)
+        assert main(["append", document, str(tmp_path / "S_20220601.tif")]) == 0
+        return append(*args, **options)
+
+    monkeypatch.setattr(stack, "append_sequence", append_while_another_does)
+    assert main(["append", document, series]) == 3
+    assert "another process has changed the references" in capsys.readouterr().err
+    assert main(["append", document, series]) == 0
+    assert References.open(document).group["image"].shape == (4, 40, 48)
 
 
 def test_a_refused_stack_writes_nothing(series, tmp_path, capsys):

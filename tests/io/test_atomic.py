@@ -11,7 +11,7 @@ import fsspec
 import pytest
 
 from tiffref.errors import SourceError
-from tiffref.io.atomic import open_atomic, open_folder_atomic
+from tiffref.io.atomic import open_atomic, open_folder_atomic, watch
 
 
 def test_a_file_is_replaced_when_the_block_ends(tmp_path: Path) -> None:
@@ -122,3 +122,24 @@ def test_the_marker_of_a_remote_folder_is_put_last() -> None:
         (folder / "image" / "refs.0.parq").write_text("x")
     found = fsspec.filesystem("memory").find("/y/refs.parq")
     assert found == ["/y/refs.parq/.zmetadata", "/y/refs.parq/image/refs.0.parq"]
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_what_another_process_wrote_is_noticed(tmp_path: Path, is_folder: bool) -> None:
+    path = tmp_path / "r"
+
+    def write() -> None:
+        if is_folder:
+            with open_folder_atomic(path, ".zmetadata") as folder:
+                (folder / ".zmetadata").write_bytes(b"same")
+        else:
+            with open_atomic(path) as file:
+                file.write(b"same")
+
+    write()
+    check = watch(f"file://{path}")
+    check()
+    write()
+    with pytest.raises(SourceError, match=r"another process .* Run this again"):
+        check()
+    watch("memory://r")()

@@ -355,16 +355,19 @@ _APPEND_ARGUMENTS: console.Arguments = {
 
 
 def _append(arguments: argparse.Namespace) -> int:
+    from ..io.atomic import watch
     from ..references import References
     from ..sequences.stack import append_sequence
 
     arguments.output = arguments.output or arguments.document
+    check_version = watch(arguments.document)
     before = References.open(arguments.document, allow=arguments.allow)
     names = "pattern allow_holes level chunkmode storage_options workers"
     after = append_sequence(
         before, arguments.files, progress=not arguments.quiet, **console.pick(arguments, names)
     )
     if after is not before or arguments.output != arguments.document:
+        check_version()
         return _write_and_report(after, arguments, zarr_format=2)
     if arguments.json:
         console.print_json(_summarize_stack(after, arguments.output))

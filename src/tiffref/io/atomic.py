@@ -66,6 +66,29 @@ def open_atomic(
         yield file
 
 
+def watch(target: str | os.PathLike[str]) -> Callable[[], None]:
+    """Return a function that raises a `SourceError` if another process has written a local file.
+
+    To be called before references that were read are written again: changes would be lost.
+    """
+    path = local_path(check_address(target))
+
+    def version() -> tuple[int, ...]:
+        with contextlib.suppress(OSError, ValueError):
+            state = os.stat(path)  # noqa: PTH116
+            return state.st_ino, state.st_size, state.st_mtime_ns
+        return ()  # it is remote
+
+    before = version()
+
+    def check() -> None:
+        if version() != before:
+            what = "another process has changed the references meanwhile"
+            raise SourceError(what, url=path, hint="Run this again.")
+
+    return check
+
+
 def _check_name(target: str | os.PathLike[str]) -> str:
     """Return the path as text if it can be the name of a file."""
     path = check_address(target)
