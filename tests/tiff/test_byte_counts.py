@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import tifffile
@@ -126,3 +129,71 @@ def test_a_file_without_any_whole_segment_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(MalformedTiff, match="past the end of the file"):
         tiffref.scan(path, allow_holes=True)
+
+
+def write_unlocated(path, fault, compression, *, order="<", is_tiled=True):
+    """Write an image of four segments; the second one cannot be located."""
+
+    def encode(part):
+        return zlib.compress(part.tobytes()) if compression == 8 else part.tobytes()
+
+    how = {"tile": (16, 16)} if is_tiled else {"rows": 8}
+    one = image(PLANES[0, :32], {259: compression}, encode=encode, order=order, **how)
+    write_tiff(path, [one], order=order)
+    offsets, counts = (324, 325) if is_tiled else (273, 279)
+    with tifffile.TiffFile(path) as tif:
+        tags = tif.pages[0].tags
+        places = {code: tags[code].valueoffset + 4 for code in (offsets, counts)}
+        offset = tags[offsets].value[1]
+    changed = {
+        "no offset": {offsets: 0},
+        "no count, garbage": {counts: 0},
+        "no count, past the end": {counts: 0, offsets: 1 << 20},
+        "no count and no offset": {counts: 0, offsets: 0},
+    }[fault]
+    with path.open("r+b") as file:
+        for code, value in changed.items():
+            file.seek(places[code])
+            file.write(struct.pack(f"{order}I", value))
+        if fault == "no count, garbage" and compression == 8:
+            file.seek(offset)
+            file.write(b"\1" * 40)
+        elif fault == "no count, garbage":  # only half of the segment
+            file.seek(places[offsets] + 4)
+            file.write(struct.pack(f"{order}I", offset + 100))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("is_tiled", [True, False])
+@pytest.mark.parametrize("compression", [1, 8])
+@pytest.mark.parametrize(
+    ("fault", "match"),
+    [
+        ("no offset", "1 of 4 segments have a byte count but no offset"),
+        ("no count, garbage", "1 of 4 segments have an offset but no byte count"),
+        ("no count, past the end", "1 of 4 segments have an offset but no byte count"),
+    ],
+)
+def test_segments_that_cannot_be_located(tmp_path, fault, match, compression, is_tiled, order):
+    path = tmp_path / "a.tif"
+    write_unlocated(path, fault, compression, order=order, is_tiled=is_tiled)
+    for options in ({}, {"strict": True}, {"strict": True, "allow_holes": True}):
+        with pytest.raises(MalformedTiff, match=match):
+            tiffref.scan(path, **options)
+    with pytest.warns(TruncationWarning, match="are missing"):
+        references = tiffref.scan(path, allow_holes=True)
+    expected = PLANES[0, :32].copy()
+    expected[(slice(0, 16), slice(16, 32)) if is_tiled else slice(8, 16)] = 0
+    if fault == "no count, garbage" and compression == 1:
+        expected = None  # the next segment was moved
+    for zarr_format in (2, 3):
+        with ZarrTiffStore(references, zarr_format=zarr_format) as store:
+            found = store[...]
+        assert expected is None or np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("compression", [1, 8])
+def test_segments_of_a_sparse_file_are_missing_without_a_word(tmp_path, compression):
+    path = tmp_path / "a.tif"
+    write_unlocated(path, "no count and no offset", compression)
+    tiffref.scan(path, strict=True)

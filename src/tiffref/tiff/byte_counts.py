@@ -2,7 +2,8 @@
 
 Replaces StripByteCounts and TileByteCounts that are 0 or missing although segments have offsets.
 libtiff reads a single strip to the end of the file; GDAL and tifffile treat a segment of 0 bytes as
-missing. Here the bytes up to the next segment are used if they decode.
+missing. Here the bytes up to the next segment are used if they decode. Segments without an offset
+but with a byte count, which GDAL reads at the start of the file, cannot be read.
 
 Leaves out the segments that the end of a truncated file cuts off (`allow_holes=True`). They become
 missing, as in a sparse file; pages without any segment become missing pages. Segments that decode
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from ..codecs.decode import MAX_SURPLUS, accepting_truncated, decodes, in_first_bit_order
 from ..codecs.decoders import packbits_end
 from ..codecs.table import compression_of
+from ..errors import MalformedTiff
 from ..metadata.report import Report
 from ..model.manifest import has_zeros
 from ..model.tiff_facts import LevelFacts
@@ -71,7 +73,7 @@ def _is_cut(level: LevelFacts, file: ImageFile) -> NDArray[np.bool_]:
         whole, is_single = stored_bytes(level), _has_one_strip(level)
         needed = whole if is_single else np.minimum(whole, level.length)
         is_cut |= (level.offset > 0) & (needed > available) & is_plain
-    is_read = (level.length > available) & (available > 0) & ~is_plain
+    is_read = (level.length > available) & (available > 0) & (level.offset > 0) & ~is_plain
     for page, n in np.argwhere(is_read).tolist():
         ifd = level.ifds[level.ifd[page]]
         codec = accepting_truncated(segment_codec(ifd, is_short=True))
@@ -90,15 +92,27 @@ def _has_one_strip(level: LevelFacts) -> bool:
 # ---- missing byte counts
 
 
-def fill_in_lengths(level: LevelFacts, file: ImageFile, report: Report) -> LevelFacts:
+def fill_in_lengths(
+    level: LevelFacts, file: ImageFile, report: Report, *, allows_holes: bool = False
+) -> LevelFacts:
     """Find the lengths of segments that have an offset but no byte count.
 
-    The `report` receives how many were found or not.
+    The `report` receives how many were found. Segments that have an offset or a byte count, but
+    cannot be read, are missing if `allows_holes`.
+
+    Raises
+    ------
+    MalformedTiff
+        If there are such segments; with `allows_holes`, only in strict mode.
     """
-    if not has_zeros(level.length):
+    if not (has_zeros(level.length) or has_zeros(level.offset)):
         return level
     ifd, is_plain = level.ifds[0], is_uncompressed(level)
     has_no_length = (level.offset > 0) & (level.length == 0)
+    has_no_offset = (level.offset == 0) & (level.length > 0)
+    if has_no_offset.any():
+        _report_missing("a byte count but no offset", has_no_offset, level, report, allows_holes)
+        level = replace(level, length=np.where(has_no_offset, np.uint64(0), level.length))
     if _has_one_strip(level):
         has_no_length &= ~is_plain
     if not has_no_length.any():
@@ -114,15 +128,36 @@ def fill_in_lengths(level: LevelFacts, file: ImageFile, report: Report) -> Level
     _cut_last_packbits(level, packed, file)
     if _sample_decodes(level, packed, file):
         found += packed
-    what = ""
-    if ((gap > 0) & (found == 0)).any():
-        what = "segments without a byte count are treated as missing"
+    is_behind = has_no_length & (level.offset > source_sizes(level.sources)[level.source][:, None])
+    is_lost = (gap > 0) & (found == 0) | is_behind
+    if is_lost.any():
+        what = "an offset but no byte count, and do not decode up to the next one"
+        _report_missing(what, is_lost, level, report, allows_holes)
     elif found.any():
         what = "segments without a byte count are read up to the next one"
-    if what:
         counts = f"{int(has_no_length.sum())} of {has_no_length.size} are 0 or not listed"
         report.add(COUNTS, what, got=counts)
     return replace(level, length=np.where(has_no_length, found, level.length))
+
+
+def _report_missing(
+    what: str,
+    is_lost: NDArray[np.bool_],
+    level: LevelFacts,
+    report: Report,
+    allows_holes: bool,
+) -> None:
+    """Raise for segments that cannot be located, or report them if holes are allowed."""
+    page, n = np.argwhere(is_lost)[0].tolist()
+    error = MalformedTiff(
+        f"{int(is_lost.sum())} of {is_lost.size} segments have {what}",
+        url=level.sources[level.source[page]].url, tag=f"segment {n}, {COUNTS}",
+        got=f"offset {level.offset[page, n]}, byte count {level.length[page, n]}",
+        hint="Read the rest with allow_holes=True.",
+    )  # fmt: skip
+    if not allows_holes:
+        raise error
+    report.add_truncation(error, "They are missing.")
 
 
 def report_wrong_lengths(level: LevelFacts, report: Report) -> None:
@@ -184,8 +219,9 @@ def _sample_decodes(level: LevelFacts, gap: NDArray[np.uint64], file: ImageFile)
     if not all(file.is_cached(*_gap_at(level, gap, n)) for n in tried):
         tried = tried[:: max(1, len(tried) // _MAX_TRIED_REMOTE)]
     ifds = [level.ifds[level.ifd[n // gap.shape[1]]] for n in tried]
+    # planning refuses an unknown compression
     return all(
-        compression_of(ifd.compression).decode is not None
-        and decodes(segment_codec(ifd, is_short=True), file.read_segment(*_gap_at(level, gap, n)))
+        compression_of(ifd.compression).decode is None
+        or decodes(segment_codec(ifd, is_short=True), file.read_segment(*_gap_at(level, gap, n)))
         for n, ifd in zip(tried, ifds, strict=True)
     )

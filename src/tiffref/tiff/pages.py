@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MalformedTiff, ManifestMismatch, TiffrefError, UnsupportedTiff
-from ..model.manifest import has_zeros
 from ..model.tiff_facts import IfdFacts, LevelFacts
 from .facts import decodes_by_stream, n_segments_of, ndpi_segments, read_facts, shape_of, stream_key
 from .ifd import (
@@ -576,10 +575,7 @@ def _read_segments(
     _check_listed(pages, ifd, n_first, n_needed, bool(is_surplus))
     for n_listed in pages.columns.list_lengths(rows) if len(rows) > 1 else ():
         _check_listed(pages, ifd, n_listed, n_segments)
-    offset, length = pages.columns.segments(rows, n_segments)
-    if has_zeros(offset):
-        length[offset == 0] = 0
-    return offset, length
+    return pages.columns.segments(rows, n_segments)
 
 
 def _check_listed(

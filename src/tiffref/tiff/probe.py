@@ -115,7 +115,7 @@ def checked_array(
     ManifestMismatch
         If pages have codecs that decode to different dtypes or shapes.
     """
-    level = fill_in_lengths(level, file, report)
+    level = fill_in_lengths(level, file, report, allows_holes=allows_holes)
     plan = plan_level(level, dims, is_native=is_native)
     report_wrong_lengths(level, report)
     if plan.is_merged:
