@@ -95,6 +95,17 @@ def test_fax_short_last_strip():
     np.testing.assert_array_equal(decode_segment(codec, row * 2)[0, :2, :, 0], expected)
 
 
+@pytest.mark.parametrize("fill_order", [1, 2])
+@pytest.mark.parametrize("compression", [2, 32771])
+def test_a_fax_strip_that_is_cut_is_not_the_short_last_one(compression, fill_order):
+    """Libtiff refuses it; all rows that are there are read."""
+    row = int("0111101000".ljust(16, "0"), 2).to_bytes(2, "big")
+    data = row * 5 if fill_order == 1 else imagecodecs.bitorder_decode(row * 5)
+    codec = SegmentCodec((1, 8, 8, 1), "|b1", compression, fill_order=fill_order, edge=(1, 2, 8))
+    expected = [[0, 0, 1, 1, 1, 0, 0, 0]] * 5 + [[0] * 8] * 3
+    np.testing.assert_array_equal(decode_segment(codec, data)[0, ..., 0], expected)
+
+
 WORDS = {
     "9f78431c": [(8, 2, 4, 2), (11, 4, 1)],
     "9a081b001b00": [(8, 1, 23), (32,), (32,)],

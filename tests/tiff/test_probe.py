@@ -368,6 +368,43 @@ def test_zeros_are_not_the_codes_of_the_last_block(tmp_path, seed, how):
         tiffref.scan(path)
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("n_lost", [3, 100])
+@pytest.mark.parametrize("how", MIDDLE)
+def test_zeros_are_not_the_end_of_jpeg_2000(tmp_path, how, n_lost, order):
+    path = tmp_path / "a.tif"
+    data = rng.integers(0, 99, (96, 96), "u1")
+    how = {**how, "compression": "jpeg2000", "compressionargs": {"level": 0}}
+    tifffile.imwrite(path, data, byteorder=order, metadata=None, **how)
+    tiffref.scan(path, strict=True).write_fsspec(tmp_path / "a.json")
+    whole = path.read_bytes()
+    with tifffile.TiffFile(path) as tif:
+        offset, count = tif.pages[0].dataoffsets, tif.pages[0].databytecounts
+    for n in (-1, 4):
+        end = offset[n] + count[n]
+        path.write_bytes(whole[: end - n_lost] + bytes(n_lost) + whole[end:])  # never written
+        for name, options in (("a.tif", {}), ("a.json", {"verify": "never"})):
+            with pytest.raises(MalformedTiff, match="JPEG 2000|279.*excludes samples"):
+                read(tmp_path / name, **options)
+    path.write_bytes(whole + bytes(100))
+    shorten(path, -70, -1)  # a byte count that is too large
+    np.testing.assert_array_equal(read(path), data)
+
+
+@pytest.mark.filterwarnings("ignore:.*segments have more bytes")
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize("n_more", [5, 60])
+def test_byte_counts_that_include_frames_of_the_next_segments(tmp_path, n_more, constant, order):
+    path = tmp_path / "a.tif"
+    data = np.full((96, 96), 7, "u2") if constant else rng.integers(0, 99, (96, 96), "u2")
+    how = {"compression": "zstd", "byteorder": order, "metadata": None, "tile": (32, 32)}
+    tifffile.imwrite(path, data, **how)
+    path.write_bytes(path.read_bytes() + bytes(n_more))
+    shorten(path, -n_more)
+    np.testing.assert_array_equal(read(path), data)
+
+
 @pytest.mark.parametrize("zarr_format", [2, 3])
 @pytest.mark.parametrize("compression", ["jpeg", "jpegxr"])
 def test_readers_refuse_cut_segments(tmp_path, compression, zarr_format):

@@ -205,7 +205,7 @@ def ccitt(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
     """Decode CCITT modified Huffman, Group 3 (one- and two-dimensional) or Group 4.
 
     Parameters used: `t4_options` (tag 292), `t6_options` (tag 293). Damaged lines are decoded as in
-    libtiff; a stream that libtiff rejects is decoded by imagecodecs.
+    libtiff; a stream that libtiff rejects, as of a short strip, is decoded by imagecodecs.
     """
     tags = _option_tags(codec, {"t4_options": 292, "t6_options": 293})
     if codec.compression == _CCITT_WORDS:
@@ -213,7 +213,7 @@ def ccitt(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
     if codec.compression == _CCITT_BYTES:
         data = bytes(data) + bytes(2)  # without bytes behind it, libtiff 4.7 may lose the last run
     try:
-        return _decode_strip(codec, data, tags)
+        return _decode(codec, data, _n_rows(codec), tags)
     except RuntimeError:
         return _ccitt_without_libtiff(codec, data)
 
@@ -387,14 +387,14 @@ def _ccitt_without_libtiff(codec: SegmentCodec, data: Any) -> NDArray:
     return imagecodecs.ccittfax4_decode(stored, rows, columns)
 
 
-def _decode_strip(codec: SegmentCodec, data: Any, tags: Sequence[Tag] = ()) -> NDArray:
+def _decode_strip(codec: SegmentCodec, data: Any) -> NDArray:
     """Decode a segment; if that fails, as the last strip, which may have fewer rows."""
     try:
-        return _decode(codec, data, _n_rows(codec), tags)
+        return _decode(codec, data, _n_rows(codec))
     except RuntimeError:
         if codec.edge is None or codec.edge[2] != codec.shape[2]:
             raise
-        return _decode(codec, data, codec.edge[0] * codec.edge[1], tags)
+        return _decode(codec, data, codec.edge[0] * codec.edge[1])
 
 
 def _decode(
@@ -524,7 +524,9 @@ def packbits_end(data: bytes, n_bytes: int) -> int:
 
 def zstd(data: Any, buffer: NDArray[np.uint8]) -> int:
     """Decode Zstandard frames (RFC 8878); bytes after them are ignored, as in libtiff."""
-    return _decode_with_slack(imagecodecs.zstd_decode, data, buffer, trim_zstd)
+    return _decode_with_slack(
+        imagecodecs.zstd_decode, data, buffer, lambda d: trim_zstd(d, buffer.size)
+    )
 
 
 def lzma(data: Any, buffer: Any) -> int:

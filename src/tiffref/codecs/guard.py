@@ -303,8 +303,16 @@ def _has_jpegxr_end(data: Any) -> bool:
     return offset + length <= len(data)
 
 
-HAVE_END: dict[str, Callable[[Any], bool]] = {"jpeg": _has_jpeg_end, "jpegxr": _has_jpegxr_end}
-"""Name of a decoder that makes up what a truncated stream lacks -> whether a stream has its end."""
+HAVE_END: dict[str, Callable[[Any], bool]] = {
+    "jpeg": _has_jpeg_end,
+    "jpegxr": _has_jpegxr_end,
+    "jpeg2k": _has_jpeg_end,
+}
+"""Name of a decoder that makes up what a truncated stream lacks -> whether a stream has its end.
+
+That of JPEG 2000 does so only if zeros take its place. JPEG XR has no marker of its end, and stores
+flat areas as zeros.
+"""
 
 
 # ---- PNG
@@ -510,17 +518,25 @@ def zstd_size(data: bytes) -> ZstdSize:
     return ZstdSize(least, most)
 
 
-def trim_zstd(data: bytes) -> bytes:
-    """Remove the bytes after the Zstandard frames, which byte counts that are too large include.
+def trim_zstd(data: bytes, n_bytes: int) -> bytes:
+    """Remove what follows the Zstandard frames of the first `n_bytes` decoded bytes.
+
+    Byte counts that are too large include it, even the frame of the next segment.
 
     Raises
     ------
     ValueError
-        If a frame is truncated.
+        If the first frame is truncated.
     """
-    position = 0
-    while _is_zstd_frame(data, position):
-        position = _zstd_frame(data, position)[0]
+    position = decoded = 0
+    while decoded < n_bytes and _is_zstd_frame(data, position):
+        try:
+            position, n_least, _ = _zstd_frame(data, position)
+        except ValueError:
+            if not position:
+                raise
+            break
+        decoded += n_least
     return data[:position]
 
 

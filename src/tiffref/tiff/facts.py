@@ -213,6 +213,7 @@ def _parse_image(
     tags = dict(values)
     compression, photometric = _number(tags, 259, 1), _number(tags, 262, 0)
     planar, n_samples, depth = (_number(tags, *ifd) for ifd in ((284, 1), (277, 1), (32997, 1)))
+    depth = depth or 1  # as in libtiff
     if quirk == _NDPI_GRAY:
         photometric, n_samples = 1, 1
     elif compression == OLD_JPEG:

@@ -573,9 +573,13 @@ def _read_segments(
     n_needed = 0 if 0 in ifd.shape and n_segments <= n_first else n_segments
     is_surplus = n_first > n_needed and directory.first_column(SEGMENT_LENGTHS)[n_needed:].any()
     _check_listed(pages, ifd, n_first, n_needed, bool(is_surplus))
-    for n_listed in pages.columns.list_lengths(rows) if len(rows) > 1 else ():
+    others = pages.columns.list_lengths(rows) if len(rows) > 1 else set()
+    for n_listed in others:
         _check_listed(pages, ifd, n_listed, n_segments)
-    return pages.columns.segments(rows, n_segments)
+    offset, length = pages.columns.segments(rows, n_segments)
+    if not n_first or 0 in others:
+        length[~offset.any(axis=1)] = 0  # reported above
+    return offset, length
 
 
 def _check_listed(

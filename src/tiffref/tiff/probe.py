@@ -74,7 +74,7 @@ _ENCODERS = frozenset(
      "imagecodecs_packbits", "imagecodecs_lzw"}
 )  # fmt: skip
 """Lossless codecs that can encode again. Image codecs such as JPEG are lossy."""
-_MAKE_UP = HAVE_END.keys() | {"ccitt", "libtiff", "old_jpeg"}
+_MAKE_UP = frozenset({"jpeg", "jpegxr", "ccitt", "libtiff", "old_jpeg"})
 """Decoders that make up samples of truncated segments."""
 _MAX_FOLLOWED = 16
 _MAX_PADDING = 64
@@ -449,9 +449,9 @@ class _Probe:
         follow, and JPEG streams that do not end with the marker of their end.
         """
         names = set(map(decoder_name, _codecs(array)))
-        if not names & _MAKE_UP or self.file.is_regular:
+        if not names & (_MAKE_UP | HAVE_END.keys()) or self.file.is_regular:
             return
-        followed = self._followed_by_free_bytes(array)
+        followed = self._followed_by_free_bytes(array) if names & _MAKE_UP else {}
         tested = {*followed, *chosen}
         if "jpeg" in names:
             tested |= self._without_jpeg_end(array)
