@@ -8,7 +8,7 @@ a distance of 2 R tan(c / 2), and keeps directions: straight down from the north
 from __future__ import annotations
 
 import json
-from math import atan, degrees, radians, sqrt, tan
+from math import atan, degrees, pi, radians, sqrt, tan
 from pathlib import Path
 from typing import Any
 
@@ -177,10 +177,40 @@ def test_files_without_a_footprint() -> None:
     assert footprint("EPSG:4326", *square(2, 400, 5, 410)) is None
     assert footprint("EPSG:999999", *square(0, 0, 1, 1)) is None
     assert footprint("EPSG:4326", *square(0, 0, np.nan, 1)) is None
+
+
+DISC = "+proj=geos +h=35785831 +ellps=WGS84 +lon_0="
+SINUSOIDAL = "+proj=sinu +lon_0=0 +R=6371007.181"
+TILE = pi * 6371007.181 / 18
+"""Size of the tiles of MODIS, in metres."""
+
+
+@pytest.mark.parametrize(
+    ("crs", "sides", "expected"),
+    [
+        (f"{DISC}0", (-5.5e6, -5.5e6, 5.5e6, 5.5e6), (-81.26, -81.29, 81.26, 81.29)),
+        (f"{DISC}-137", (-5.5e6, -5.5e6, 5.5e6, 5.5e6), (141.74, -81.29, -55.74, 81.29)),
+        (f"{DISC}0", (0, 0, 5.5e6, 5.5e6), (0, 0, 81.26, 81.29)),
+        (SINUSOIDAL, (0, 8 * TILE, TILE, 9 * TILE), (0, 80, 180, 90)),
+        (SINUSOIDAL, (-5 * TILE, 7 * TILE, -4 * TILE, 8 * TILE), (-180, 70, -116.95, 77.16)),
+        (SINUSOIDAL, (17 * TILE, -2 * TILE, 18 * TILE, -TILE), (172.62, -19.19, 180, -10)),
+        (SINUSOIDAL, (-18 * TILE, -9 * TILE, 18 * TILE, 9 * TILE), (-180, -90, 180, 90)),
+        ("ESRI:54009", (-1.9e7, -9.1e6, 1.9e7, 9.1e6), (-180, -90, 180, 90)),
+    ],
+)
+def test_images_whose_edges_are_off_the_globe(crs: str, sides: Any, expected: Any) -> None:
+    """Such as full discs, and tiles of MODIS, whose edges wind around the globe in PROJ."""
     pytest.importorskip("pyproj")
-    # the corners of a full disc of a geostationary satellite see past the globe
-    disc = "+proj=geos +h=35785831 +lon_0=0 +ellps=WGS84"
-    assert footprint(disc, *square(-5.5e6, -5.5e6, 5.5e6, 5.5e6)) is None
+    shape = footprint(crs, *square(*sides))
+    assert shape is not None and shape.is_valid
+    assert geographic_bounds(shape) == pytest.approx(expected, abs=0.05)
+
+
+def test_images_that_are_off_the_globe() -> None:
+    pytest.importorskip("pyproj")
+    assert footprint(f"{DISC}0", *square(5e6, 5e6, 5.5e6, 5.5e6)) is None
+    assert footprint(SINUSOIDAL, *square(9 * TILE, 8 * TILE, 10 * TILE, 9 * TILE)) is None
+    assert footprint("EPSG:32633", *square(np.nan, 5e6, 5.1e5, 5.1e6)) is None
 
 
 def test_fields_of_names_are_columns(built: Path) -> None:

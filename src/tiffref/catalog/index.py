@@ -44,6 +44,11 @@ _DECIMALS = 9
 """Decimals of a degree: a tenth of a millimetre. Versions of PROJ differ in the last digits."""
 _POLE_TOLERANCE_DEG = 1e-7
 """Rounding errors of coordinates, in degrees: distance from a pole, or from a step of 180."""
+_MAX_DIFFERENCE = 1e4
+"""Metres between a point and itself after a conversion to longitude and latitude and back."""
+_BOX_LINES = 65
+"""Rows and columns of points by which the visible part of an image is found."""
+_MIN_GAP_DEG = 20.0
 _MAX_DEGREES = np.array([540.0, 95.0])
 """Longitude: rasters may cross the antimeridian. Latitude: outer pixels may go past a pole."""
 
@@ -81,10 +86,11 @@ def outline_points(
 class _Outline:
     """The outline of a raster, in longitude and latitude.
 
-    `is_lonlat`: the CRS itself is in longitude and latitude, so that straight lines stay straight.
+    `to_lonlat` converts from the CRS; with `direction="INVERSE"` to it. `is_lonlat`: the CRS itself
+    is in longitude and latitude, so that straight lines stay straight.
     """
 
-    to_lonlat: Callable[[Any, Any], tuple[Any, Any]]
+    to_lonlat: Callable[..., tuple[Any, Any]]
     is_lonlat: bool
     transform: Sequence[float]
     raster: Sequence[int]
@@ -94,11 +100,54 @@ class _Outline:
         points = outline_points(self.transform, self.raster, positions)
         if self.is_lonlat and (np.abs(points) > _MAX_DEGREES).any():
             return None  # these are metres
-        points[:, 0], points[:, 1] = self.to_lonlat(points[:, 0], points[:, 1])
-        if not np.isfinite(points).all():
+        places = self._to_places(points)
+        if not np.isfinite(places).all():
             return None
-        np.clip(points[:, 1], -90.0, 90.0, out=points[:, 1])
-        return points
+        # the check takes longer than all else, so it is skipped for most images
+        return places if _is_small(places) or self._are_on_globe(points, places).all() else None
+
+    def _to_places(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        places = np.stack(self.to_lonlat(*points.T), axis=1)
+        np.clip(places[:, 1], -90.0, 90.0, out=places[:, 1])
+        return places
+
+    def _are_on_globe(
+        self, points: NDArray[np.float64], places: NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
+        is_valid = np.isfinite(places).all(axis=1)
+        if self.is_lonlat:
+            return is_valid
+        # some projections move points beyond the edge of the map to its other side
+        back = np.stack(self.to_lonlat(*places.T, direction="INVERSE"), axis=1)
+        is_edge = np.abs(places[:, 0]) > 180.0 - _POLE_TOLERANCE_DEG  # has both signs
+        return is_valid & ((np.abs(back - points) < _MAX_DIFFERENCE).all(axis=1) | is_edge)
+
+    def visible_box(self) -> BaseGeometry | None:
+        """Return a box around what is on the globe, such as a full disc; None if nothing is."""
+        if self.is_lonlat:
+            return None
+        a, b, c, d, e, f = self.transform
+        lines = np.linspace(0.0, 1.0, _BOX_LINES)
+        column, row = np.meshgrid(lines * self.raster[1], lines * self.raster[0])
+        points = np.stack([a * column + b * row + c, d * column + e * row + f], axis=-1)
+        places = self._to_places(points.reshape(-1, 2))
+        is_on_globe = self._are_on_globe(points.reshape(-1, 2), places).reshape(column.shape)
+        limb = [places[is_on_globe.ravel()]]
+        for axis in (0, 1):
+            first, last = np.arange(_BOX_LINES - 1), np.arange(1, _BOX_LINES)
+            differs = np.diff(is_on_globe, axis=axis)
+            ends = points.take(first, axis)[differs], points.take(last, axis)[differs]
+            is_first = is_on_globe.take(first, axis)[differs][:, None]
+            inner, outer = np.where(is_first, *ends), np.where(is_first, *ends[::-1])
+            for _ in range(_MAX_HALVINGS):
+                middle = (inner + outer) / 2
+                is_inner = self._are_on_globe(middle, self._to_places(middle))[:, None]
+                inner, outer = np.where(is_inner, middle, inner), np.where(is_inner, outer, middle)
+            limb.append(self._to_places(inner))
+        found = np.concatenate(limb)
+        # the antimeridian has two longitudes, of which one is on the other side of the globe
+        found = found[np.abs(found[:, 0]) < 180.0 - _POLE_TOLERANCE_DEG]
+        return _enclose(*found.T) if len(found) else None
 
     def dense_points(self) -> NDArray[np.float64] | None:
         """Return points that are close together, as they never are at a pole."""
@@ -118,8 +167,21 @@ class _Outline:
         return points
 
 
+def _enclose(longitude: NDArray[np.float64], latitude: NDArray[np.float64]) -> BaseGeometry:
+    """Return the smallest box around points; a gap between longitudes must be wide to count."""
+    longitude = np.sort(longitude)
+    gaps = np.diff(longitude, append=longitude[0] + 360.0)
+    n = int(gaps.argmax())
+    west, east = -180.0, 180.0
+    if gaps[n] > _MIN_GAP_DEG:
+        west, east = longitude[(n + 1) % len(gaps)], longitude[n]
+        east += 360.0 * (east < west)
+    south, north = latitude.min(), latitude.max()
+    return _to_polygons(np.array([(west, south), (east, south), (east, north), (west, north)]))
+
+
 @functools.lru_cache(maxsize=64)
-def _find_transformation(crs: str) -> tuple[Callable[[Any, Any], tuple[Any, Any]], bool] | None:
+def _find_transformation(crs: str) -> tuple[Callable[..., tuple[Any, Any]], bool] | None:
     """Return `to_lonlat` and `is_lonlat` of `_Outline`; None for an unknown CRS."""
     try:
         import pyproj
@@ -150,22 +212,20 @@ def footprint(
 
     Returns
     -------
-    None if the CRS is unknown, or edges are off the globe. Of several polygons, the easternmost is
-    the first.
+    None if the CRS is unknown, or nothing is on the globe; a box if edges are off it. Of several
+    polygons, the easternmost is the first.
     """
     transformation = _find_transformation(crs) if crs is not None else None
     if transformation is None:
         return None
     outline = _Outline(*transformation, transform, raster)
     points = outline.points(_INITIAL_POSITIONS)
-    if points is None:
-        return None
-    if _is_small(points):
+    if points is not None and _is_small(points):
         return _to_polygons(points)
     if not outline.is_lonlat:
         points = outline.dense_points()
-        if points is None:
-            return None
+    if points is None:
+        return outline.visible_box()
     a, b, _, d, e, _ = transform
     return _to_polygons(_unroll(points[::-1] if a * e > b * d else points))
 
