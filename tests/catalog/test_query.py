@@ -96,6 +96,40 @@ def test_search_by_dates(built: Path, time: Any, days: set[int]) -> None:
     assert {int(url[-5]) for url in found} == days
 
 
+def with_column(opened: catalog.Catalog, name: str, values: list[str | None]) -> catalog.Catalog:
+    import pyarrow
+
+    at, column = opened.table.column_names.index(name), pyarrow.array(values, pyarrow.string())
+    return dataclasses.replace(opened, table=opened.table.set_column(at, name, column))
+
+
+def test_references_of_one_file(built: Path) -> None:
+    opened = catalog.open(built / "c/catalog.parquet")
+    url = opened.urls[1]
+    assert [source.url for source in opened.references(url).sources] == [url]
+    with pytest.raises(SelectionError, match="not a single file, got 4 files"):
+        opened.references()
+    with pytest.raises(SelectionError, match="not a single file, got nowhere"):
+        opened.references("nowhere")
+    with pytest.raises(SelectionError, match=f"the file has no references, got {url}"):
+        with_column(opened, "references", [None] * 4).references(url)
+
+
+def test_search_by_status(built: Path) -> None:
+    opened = with_column(catalog.open(built / "c"), "status", ["ok", "failed", "deleted", "ok"])
+    urls = opened.urls
+    assert opened.query().urls == [urls[0], urls[3]]
+    assert opened.query(status="failed").urls == [urls[1]]
+    assert opened.query(status=None).urls == urls
+    assert repr(opened).endswith("c': 4 files, 1 deleted, 1 failed, 2 ok>")
+
+
+def test_a_damaged_index(tmp_path: Path) -> None:
+    (tmp_path / "catalog.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(InvalidReferences, match="index of the catalog cannot be read"):
+        catalog.open(tmp_path)
+
+
 def test_a_table_that_is_not_an_index(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
