@@ -147,7 +147,7 @@ _PRODUCT_NAMES = tuple(
     (re.compile(pattern), form)
     for pattern, form in (
         # S2A_MSIL2A_20220505T101601_..., S1A_IW_GRDH_1SDV_20220505T...; T32UPU_20220505T..._B04
-        (r"(?:^|_)(?:S[123][A-D]_|T\d\d[A-Z]{3}_)(?:[^/]*?_)??(\d{8}T\d{6})", ""),
+        (r"(?:^|_)(?:S(?:[1-36][A-D]|5P)_|T\d\d[A-Z]{3}_)(?:[^/]*?_)??(\d{8}T\d{6})", ""),
         # S2A_32UPU_20220505_0_L2A, in cloud-optimized collections
         (r"(?:^|_)S2[A-D]_\d{1,2}[A-Z]{3}_(\d{8})_", ""),
         (r"^s1[a-d]-\w+-\w+-\w+-(\d{8}t\d{6})-", ""),
@@ -155,6 +155,7 @@ _PRODUCT_NAMES = tuple(
         (r"^L[COTEM]0\d_L\d[A-Z]{2}_\d{6}_(\d{8})_", ""),
         (r"^HLS\.[LS]30\.T\d\d[A-Z]{3}\.(\d{7}T\d{6})\.", "%Y%jT%H%M%S"),
         (r"^(?:M[OYC]D|VNP|VJ\d)\w+\.A(\d{7})\.", "%Y%j"),
+        (r"_doy(\d{7})", "%Y%j"),  # AppEEARS
         (r"^OR_ABI-[^/]*_s(\d{13})", "%Y%j%H%M%S"),  # GOES
         (r"^(\d{8}_\d{6})_(?:\d\d_)?[0-9a-f]{4}_[13][AB]_", ""),  # PlanetScope
         (r"^m_\d{7}_[ns][ew]_\d\d_[\dh]+_(\d{8})", ""),  # NAIP
