@@ -38,6 +38,29 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         writer.write(STACK[0, ::4, ::4], subfiletype=1, **tiles)
 
 
+def test_a_sequence_reads_by_its_own_function() -> None:
+    def read(name: str, offset: int = 1) -> np.ndarray:
+        return original.imread(name) + np.uint16(offset)
+
+    for arguments, offset in (({}, 1), ({"imreadargs": {"offset": 2}}, 2)):
+        store = tifffile.TiffSequence("timeseries_*.tif", imread=read).aszarr(**arguments)
+        np.testing.assert_array_equal(store[:], STACK[:3] + offset)
+    store = ZarrFileSequenceStore(original.TiffSequence("timeseries_*.tif", imread=read))
+    np.testing.assert_array_equal(store[1, :9], STACK[1, :9] + 1)
+
+
+def test_arguments_of_tifffile_for_sequences(tmp_path: Path) -> None:
+    original.imwrite("pages_0.tif", STACK, metadata=None)
+    sequence = tifffile.TiffSequence("pages_*.tif")
+    store = sequence.aszarr(imreadargs={"key": 3}, mode="r", imread=None)
+    np.testing.assert_array_equal(store[0], STACK[3])
+    assert (store.dims, store.shape) == (("i", "y", "x"), (1, 150, 160))
+    for given in (store, ZarrTiffStore("huge.tif")):
+        given.write_fsspec("a.json", "", codec_id="imagecodecs_tiff", compressors={8: None})
+        given.write_fsspec("b.json", "", quote=True)
+        assert Path("a.json").read_bytes() == Path("b.json").read_bytes()
+
+
 def test_imread_as_zarr() -> None:
     store = tifffile.imread("huge.tif", aszarr=True)
     assert isinstance(store, ZarrTiffStore)

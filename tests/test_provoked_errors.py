@@ -170,7 +170,7 @@ $ scan image.tif -o image.tif  # 2
 $ scan image.tif -o - --json  # 2
   tiffref: error: -o - and --json both write to standard output; choose one
 $ scan image.tif -o nofolder/a.json  # 3
-  tiffref: error: nofolder/a.json: cannot write the references, got FileNotFoundError: No such file or directory. Make the folder first.
+  tiffref: error: nofolder/a.json: cannot write the references: No such file or directory. Make the folder first.
 $ scan image.tif -o a.json --series 7  # 2
   tiffref: error: image.tif: series 7 does not exist: the file has series 0 only
 $ scan image.tif -o a.json --level 7  # 2
@@ -199,7 +199,11 @@ $ stack 'no*.tif' -o a.json  # 3
 $ stack '/vsis3/bucket/*.tif' -o a.json  # 3
   tiffref: error: /vsis3/bucket/*.tif: no files. This is a GDAL path; the URL is s3://bucket/*.tif.
 $ stack scenes -o a.json  # 3
-  tiffref: error: scenes: is a folder, expected files. Use a glob: 'scenes/*.tif', or 'scenes/**/*.tif' with its subfolders.
+  tiffref: error: scenes: is a folder with 2 TIFF files, such as S_20200101.tif
+    as one array: tiffref stack 'scenes/*.tif' -o refs.json
+    as a catalog: tiffref catalog build scenes -o CATALOG
+$ stack empty -o a.json  # 3
+  tiffref: error: empty: is a folder without TIFF files
 $ stack scenes/*.tif --pattern sentinel2 -o a.json  # 2
   tiffref: error: unknown preset 'sentinel2', expected a pattern with {fields}, or one of axes, cellvoyager, incell, landsat, micromanager, modis, opera, sentinel-2. Did you mean sentinel-2?
 $ stack 'scenes/S_{time:%Y%m%d.tif' -o a.json  # 2
@@ -283,7 +287,7 @@ $ scan image.tif -o a.nc  # 2
 $ scan image.tif -o a.json.gz  # 2
   tiffref: error: a.json.gz: references are JSON, not a gzip file; name them a.json
 $ scan image.tif -o scenes  # 3
-  tiffref: error: scenes: cannot write the references, got IsADirectoryError: Is a directory. Give the name of a file in the folder.
+  tiffref: error: scenes: cannot write the references: Is a directory. Give the name of a file in the folder.
 $ scan image.tif -o a.json --url-prefix www.host.org/data  # 2
   tiffref: error: www.host.org/data: not a URL. URLs need a scheme: https://www.host.org/data/.
 $ scan image.tif -o a.json --url-prefix s3:/bucket/data  # 2
@@ -292,7 +296,7 @@ $ scan image.tif -o a.json --fillvalue abc  # 2
   tiffref: error: argument --fillvalue: 'abc' is not a number
   See tiffref scan --help.
 $ scan image.tif -o a.json --fillvalue 70000  # 2
-  tiffref: error: image.tif: no sample can have this fill value, got 70000, expected a value of type uint16. Series may differ in dtype: choose one with series=.
+  tiffref: error: image.tif: no sample can have this fill value, got 70000, expected a value of type uint16. Series may differ in dtype: choose one with --series.
 $ scan image.tif -o a.json --zattrs a  # 2
   tiffref: error: argument --zattrs: 'a' is not NAME=VALUE
   See tiffref scan --help.
@@ -338,7 +342,13 @@ $ convert empty a.json  # 3
 $ refresh empty  # 3
   tiffref: error: empty: is a folder without references
 $ stack image.json  # 3
-  tiffref: error: image.json: contains references, not files, expected an Item, an ItemCollection, or a table. Add files with: tiffref append image.json FILES
+  tiffref: error: image.json: contains references, not files. Pass TIFF files; `tiffref append` adds files to the references of a stack.
+$ stack other.json  # 3
+  tiffref: error: other.json: contains no STAC items, expected an Item, an ItemCollection, or a table
+$ scan image.tif -o ''  # 3
+  tiffref: error: cannot write the references: '' is not a valid file name
+$ convert image.json a.parq --zarr-format 3  # 1
+  tiffref: error: a.parq: parquet references support only Zarr v2. Omit --zarr-format 3, or write JSON.
 $ validate image.tif --pixels few  # 2
   tiffref: error: argument --pixels: 'few' is neither a number of chunks nor 'all'
   See tiffref validate --help.

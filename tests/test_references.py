@@ -85,6 +85,15 @@ def test_write_fsspec_writes_the_document_of_to_kerchunk(
     assert again.group["g/h/image"].manifest.sources[0].url == "https://host/x/a.bin"
 
 
+@pytest.mark.parametrize("name", ["refs.json", "refs.JSON", "refs.tif"])
+def test_to_parquet_refuses_names_of_other_formats(
+    references: References, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(InvalidReferences, match=r"are parquet, not a .*Name them .*refs\.parq\."):
+        references.to_parquet(tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
 @pytest.mark.parametrize("name", ["refs.parq", "refs.Parquet", "held"])
 def test_write_fsspec_writes_parquet_as_the_program_does(
     references: References, tmp_path: Path, name: str

@@ -20,6 +20,8 @@ def program() -> None:
     if not {"-v", "-vv", "--verbose"} & set(sys.argv):
         sys.excepthook = _report_bug
     _reopen_closed_streams()
+    if sys.stdout.errors == "strict":  # names may not exist in the encoding of the terminal
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         from .cli import main
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import tifffile
 from tifffile import TiffWriter, imwrite, memmap
 
 from .errors import SelectionError, check_arguments
 from .io.allow import is_local
-from .sequences.inputs import in_archive, is_many
+from .sequences.inputs import in_archive, is_many, reader_of
 from .zarr import ZarrFileSequenceStore, ZarrStore, ZarrTiffStore
 from .zarr.keyspace import CHUNKMODE
 
@@ -24,7 +24,7 @@ __all__ = ["CHUNKMODE", "TiffFile", "TiffSequence", "TiffWriter", "imread", "imw
 
 _IGNORED = frozenset(
     {
-        *("maxworkers", "buffersize", "ioworkers", "lock"),
+        *("maxworkers", "buffersize", "ioworkers", "lock", "mode", "_useframes"),
         *("chunkshape", "chunkdtype"),  # read from the first file
         "multiscales",  # stores of pyramids open as array and as group
     }
@@ -44,7 +44,7 @@ _UNSUPPORTED = {
 _STORE_ARGUMENTS = frozenset({"chunkmode", "fillvalue", "zattrs", "storage_options", "verify"})
 """Arguments of stores, ignored when reading a whole local file."""
 
-_OPEN_ARGUMENTS = frozenset({"mode", "name", "offset", "size", "omexml", "superres", "_multifile"})
+_OPEN_ARGUMENTS = frozenset({"name", "offset", "size", "omexml", "superres", "_multifile"})
 """Arguments for opening a file."""
 
 _PATCHED_CLASSES = (tifffile.TiffPage, tifffile.TiffFrame, tifffile.TiffPageSeries)
@@ -58,6 +58,10 @@ class TiffFile(tifffile.TiffFile):  # type: ignore[misc]  # final to type checke
         for part in _PATCHED_CLASSES:
             _patch_aszarr(part)
         super().__init__(*args, **kwargs)
+
+    def __enter__(self) -> Self:
+        super().__enter__()  # to type checkers, it returns tifffile's class
+        return self
 
     def aszarr(  # type: ignore[override]  # another store
         self,
@@ -90,9 +94,25 @@ class TiffFile(tifffile.TiffFile):  # type: ignore[misc]  # final to type checke
 class TiffSequence(tifffile.TiffSequence):  # type: ignore[misc]  # as TiffFile
     """tifffile's `TiffSequence`; its `aszarr` returns tiffref's store."""
 
-    def aszarr(self, **options: Any) -> ZarrFileSequenceStore:  # type: ignore[override]
-        """Return the files as a Zarr store; options as in `ZarrFileSequenceStore`."""
-        return ZarrFileSequenceStore(self, **_supported(options))
+    def aszarr(  # type: ignore[override]  # another store
+        self,
+        *,
+        imread: Callable[..., Any] | None = None,
+        imreadargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> ZarrFileSequenceStore:
+        """Return the files as a Zarr store.
+
+        Parameters
+        ----------
+        imread, imreadargs
+            As in `tiffref.imread`; the default is the function of the sequence.
+        options
+            As in `ZarrFileSequenceStore`.
+        """
+        reader, given = imread or reader_of(self), imreadargs or {}
+        given = {"imread": functools.partial(reader, **given)} if reader else given
+        return ZarrFileSequenceStore(self, **_supported(options), **given)
 
 
 @functools.cache

@@ -237,11 +237,7 @@ class References:
         >>> tiffref.References.open("public.json").sources[0].url
         'https://host/data/image.tif'
         """
-        is_name = isinstance(path, str | os.PathLike)
-        misnamed = misnamed_references(os.fspath(path)) if is_name else None
-        if misnamed:
-            what, better = misnamed
-            raise InvalidReferences(what, url=os.fspath(path), hint=f"Name them {better}.")
+        _check_name(path, is_parquet=False)
         zarr_format, version = zarr_format or 2, 1 if version is None else version
         if parquet.is_written_as_parquet(path, zarr_format):
             self.to_parquet(
@@ -350,6 +346,7 @@ class References:
         UntrustedSource
             As in `write_fsspec`.
         """
+        _check_name(path, is_parquet=True)
         options = self._options(2, url, groupname, None, keep_signature, path)
         parquet.write_parquet(
             path=path, record_size=record_size, storage_options=storage_options, **options
@@ -417,6 +414,15 @@ class References:
             folder = shared_folder([rename(address) for address in addresses])
             options["templates"] = {templatename: folder}
         return options
+
+
+def _check_name(path: Any, is_parquet: bool) -> None:
+    """Refuse the name of a file of another format."""
+    is_name = isinstance(path, str | os.PathLike)
+    misnamed = misnamed_references(os.fspath(path), is_parquet) if is_name else None
+    if misnamed:
+        what, better = misnamed
+        raise InvalidReferences(what, url=os.fspath(path), hint=f"Name them {better}.")
 
 
 def write_document(

@@ -125,12 +125,24 @@ def test_local_files_load_no_file_systems(command: str, image: Path) -> None:
     assert done.stderr.strip() == "set()"
 
 
-def test_closed_output_ends_quietly(image: Path) -> None:
+def test_names_outside_the_encoding_of_the_terminal_are_escaped(image: Path) -> None:
+    image.rename("日.tif")
+    done = subprocess.run(
+        [sys.executable, "-m", "tiffref", "info", "日.tif"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"},
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(rb"\u65e5.tif, ")
+
+
+@pytest.mark.parametrize("command", ["info", "scan -o /dev/fd/1"])
+def test_closed_output_ends_quietly(command: str, image: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "tiffref", "info", str(image)],
+            [sys.executable, "-m", "tiffref", *command.split(), str(image)],
             stdout=writer,
             stderr=subprocess.PIPE,
             text=True,
@@ -150,7 +162,7 @@ def test_output_that_cannot_be_written_is_an_error(
     code, messages = run_redirected(f"{command} {image} {redirect}", unbuffered)
     assert code == 3
     if "2>" not in redirect:
-        assert messages.startswith("tiffref: error: ")
+        assert messages.startswith("tiffref: error: standard output: ")
         assert messages.count("\n") == 1
 
 

@@ -27,6 +27,14 @@ def images(tmp_path):
     return np.stack(data)
 
 
+def test_progress_counts_files_that_a_function_reads(tmp_path, capsys, monkeypatch):
+    for n in range(2):
+        np.save(tmp_path / f"{n}.npy", pixels(n))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    ZarrFileSequenceStore(f"{tmp_path}/*.npy", imread=np.load).read(progress=True)
+    assert "1 of 2 files" in capsys.readouterr().err
+
+
 def check(store, expected):
     """All ways to read a store give the same."""
     assert store.shape == expected.shape

@@ -101,8 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def describe(error: BaseException) -> str:
     """Return the message of an error; the name of its class only if there is no message."""
     if isinstance(error, OSError) and not isinstance(error, TiffrefError) and error.strerror:
-        path = f"{error.filename}: " if error.filename is not None else ""
-        return f"{path}{error.strerror}"
+        # errors of files are a SourceError: what has no name was printed
+        return f"{error.filename or 'standard output'}: {error.strerror}"
     return str(error) or type(error).__name__
 
 

@@ -103,13 +103,16 @@ _SCAN_ARGUMENTS: console.Arguments = {
 }  # fmt: skip
 
 
+_STANDARD_OUTPUT = {"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"}
+
+
 def _scan(arguments: argparse.Namespace) -> int:
     """Scan an image and write references; return 1 if a level cannot be represented."""
     from ..tiff.scan import scan
 
     image = console.only_image(arguments.image, "scan")
     _check_image(image)
-    to_stdout = arguments.output in ("-", "/dev/stdout")
+    to_stdout = arguments.output in _STANDARD_OUTPUT
     if to_stdout and arguments.json:
         raise console.UsageError("-o - and --json both write to standard output; choose one")
     given = "/dev/stdout" if to_stdout else arguments.output

@@ -326,7 +326,9 @@ _INVALID_CHOICE = re.compile(
     r"\(choose from (?P<choices>.*)\)"
 )
 _NEGATIVE_NUMBERS = re.compile(r"-[0-9.][0-9.,eE+-]*")
-_ARGUMENT = re.compile(r"\b(?P<name>[a-z_]+)=(?:True|'(?P<value>[^']*)'|\['(?P<item>[^']*)'\])")
+_ARGUMENT = re.compile(
+    r"\b(?P<name>[a-z_]+)=(?:True|'(?P<value>[^']*)'|\['(?P<item>[^']*)'\]|(?P<number>\d+)|(?=\W|$))"
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -401,7 +403,7 @@ def name_options(text: str, options: Sequence[str]) -> str:
         option = f"--{match['name'].replace('_', '-')}"
         if option not in options:
             return match[0]
-        value = match["value"] or match["item"]
+        value = match["value"] or match["item"] or match["number"]
         return f"{option} {shlex.quote(value)}" if value else option
 
     return _ARGUMENT.sub(replace, text)

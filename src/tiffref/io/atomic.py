@@ -96,8 +96,8 @@ def _check_name(target: str | os.PathLike[str]) -> str:
         is_name = b"\0" not in os.fsencode(path)
     except UnicodeEncodeError:
         is_name = False
-    if not is_name:
-        raise SourceError(_WHAT, url=repr(path), got="not a valid file name")
+    if not is_name or not path:
+        raise SourceError(f"{_WHAT}: {path!r} is not a valid file name")
     return path
 
 
@@ -115,12 +115,8 @@ def _write_errors(path: str) -> Iterator[None]:
         raise
     except OSError as error:
         # the message of the error would name the temporary file
-        raise SourceError(
-            _WHAT,
-            url=path,
-            got=f"{type(error).__name__}: {error.strerror or error}",
-            hint=_NEXT_STEPS.get(type(error)),
-        ) from safe_cause(error)
+        what = f"{_WHAT}: {error.strerror or error}"
+        raise SourceError(what, url=path, hint=_NEXT_STEPS.get(type(error))) from safe_cause(error)
 
 
 def _upload_errors(url: str) -> contextlib.AbstractContextManager[None]:

@@ -363,16 +363,18 @@ def describe_content(data: bytes) -> tuple[str, str | None]:
     return f"a file that begins with {data[:4]!r}", "A TIFF begins with II or MM."
 
 
-def misnamed_references(name: str) -> tuple[str, str] | None:
+def misnamed_references(name: str, is_parquet: bool = False) -> tuple[str, str] | None:
     """Return why a file name does not suit references, and a better name; None if it does.
 
     >>> misnamed_references("a.zarr/")
     ('references are JSON, not a Zarr store', 'a.json')
     """
     stem, _, ending = name.rstrip("/").rpartition(".")
-    kind = _OTHER_FORMATS.get(ending.lower()) if stem else None
-    better = f"{stem.removesuffix('.json')}.json"
-    return (f"references are JSON, not {kind}", better) if kind else None
+    form, extension = ("parquet", "parq") if is_parquet else ("JSON", "json")
+    others = _OTHER_FORMATS | ({"json": "a JSON file"} if is_parquet else {})
+    kind = others.get(ending.lower()) if stem else None
+    better = f"{stem.removesuffix('.json')}.{extension}"
+    return (f"references are {form}, not {kind}", better) if kind else None
 
 
 def missing_file_error(name: str) -> SourceError:

@@ -27,7 +27,7 @@ from ..formats.load import fetch_text
 from ..formats.parquet import import_pyarrow, read_table
 from ..io.allow import AllowList
 from ..io.clients import find_file_system, typed_errors
-from ..io.urls import from_document_url, has_scheme, spelling_hint
+from ..io.urls import directory_error, from_document_url, has_scheme, spelling_hint
 from .coordinates import read_values
 from .names import has_fields, is_pattern, parse_pattern, read_names, to_glob
 
@@ -187,9 +187,7 @@ def _list_name(
     if read is not None and not is_pattern(name):
         return read(name, assets, storage_options)
     if os.path.isdir(name):  # noqa: PTH112 - false also for names that no file can have
-        folder = name.rstrip("/")
-        hint = f"Use a glob: '{folder}/*.tif', or '{folder}/**/*.tif' with its subfolders."
-        raise SourceError("is a folder", url=folder or name, expected="files", hint=hint)
+        raise directory_error(name)
     if not is_pattern(name):
         if "{" in name and not os.path.lexists(name):
             parse_pattern(name)  # raises for unmatched braces
@@ -247,13 +245,11 @@ def _load_items(name: str, storage_options: Any) -> list[tuple[Any, str]]:
     except (ValueError, RecursionError) as error:
         raise unreadable(name, error) from error
     if not isinstance(document, dict) or document.get("type") not in _STAC_TYPES:
-        is_references = isinstance(document, dict) and {"refs", ".zgroup"} & document.keys()
-        raise SourceError(
-            "contains references, not files" if is_references else "contains no STAC items",
-            url=name,
-            expected="an Item, an ItemCollection, or a table",
-            hint=f"Add files with: tiffref append {name} FILES" if is_references else None,
-        )
+        if isinstance(document, dict) and {"refs", ".zgroup"} & document.keys():
+            hint = "Pass TIFF files; `tiffref append` adds files to the references of a stack."
+            raise SourceError("contains references, not files", url=name, hint=hint)
+        wanted = "an Item, an ItemCollection, or a table"
+        raise SourceError("contains no STAC items", url=name, expected=wanted)
     return _features(document, _folder(name))
 
 
@@ -369,10 +365,17 @@ def _from_file_sequence(sequence: Any) -> FileList:
     if archive is not None:
         urls = in_archive(urls, archive.filename)
     names = [str(dim) for dim in sequence.dims]
-    if len(names) == 1 and names[0] == "I":
+    if names in (["I"], ["sequence"]):  # of files that are only numbered, by version of tifffile
         return FileList(urls)
     rows = list(sequence.indices)
     return FileList(urls, {name: [int(row[n]) for row in rows] for n, name in enumerate(names)})
+
+
+def reader_of(files: Any) -> Callable[..., Any] | None:
+    """Return the function by which tifffile's `FileSequence` reads a file; None for `imread`."""
+    reader = getattr(files, "imread", None)
+    module = getattr(reader, "__module__", None) or ""
+    return None if module.partition(".")[0] in ("tifffile", "tiffref") else reader
 
 
 _ENDINGS = (".tif", ".tiff")

@@ -29,6 +29,7 @@ from ..model.array import Array, chunk_grid
 from ..model.manifest import Manifest, Source
 from ..read.fetch import Fetcher
 from ..references import References, warn_of_parts
+from ..sequences.inputs import reader_of
 from .keyspace import CHUNKMODE, parse_chunkmode, uncompressed_codec
 from .store import ZarrStore, with_values
 
@@ -160,7 +161,7 @@ class ZarrFileSequenceStore(ZarrStore):
         table, STAC items or tifffile's `FileSequence`; or `References` to a sequence.
     imread
         Function that reads one file, given its path or URL, for files that are not TIFFs. Each file
-        is then one chunk.
+        is then one chunk. The default is that of a `FileSequence`.
     chunkmode, zarr_format
         As in `ZarrTiffStore`; chunkmode "file" is a whole file.
     fillvalue
@@ -204,7 +205,7 @@ class ZarrFileSequenceStore(ZarrStore):
 
         check_arguments(scan_options, ZarrFileSequenceStore, scan_sequence, SequenceOptions)
         mode = parse_chunkmode(chunkmode)
-        self._imread = imread
+        self._imread = imread = imread or reader_of(files)
         if isinstance(files, References):
             if scan_options or imread is not None:
                 name = next(iter(scan_options), "imread")
@@ -242,6 +243,7 @@ class ZarrFileSequenceStore(ZarrStore):
             array = references.group[main or ""]
             assert isinstance(array, Array)
             fetch = _CallbackFetcher(imread, array)
+            self._unit = "files"
         super().__init__(
             references=references,
             main=main,

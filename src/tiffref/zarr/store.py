@@ -49,6 +49,8 @@ from .keyspace import (
 if TYPE_CHECKING:
     from fsspec.implementations.reference import ReferenceFileSystem
 
+_NOT_NEEDED = frozenset({"codec_id", "compressors", "quote"})
+"""Arguments of tifffile's `write_fsspec` for what is found out here; ignored."""
 _MAX_INLINE_BYTES = 1 << 20
 """Local reads up to this size are faster than another thread."""
 
@@ -83,6 +85,8 @@ class ZarrStore(Store):
     supports_writes: bool = False  # type: ignore[assignment]
     supports_deletes: bool = False  # type: ignore[assignment]
     supports_listing: bool = True  # type: ignore[assignment]
+    _unit = "chunks"
+    """What is counted while an array is read."""
 
     def __init__(
         self,
@@ -234,7 +238,7 @@ class ZarrStore(Store):
         # `_array` would take 1 ms for the keys
         array = self._references.group[self._checked_main()]
         assert isinstance(array, Array)
-        show = resolve_progress(progress, "reading", "chunks")
+        show = resolve_progress(progress, "reading", self._unit)
         return read_array(array, selection, fetch=self._fetch, out=out, progress=show)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
@@ -276,7 +280,8 @@ class ZarrStore(Store):
         jsonfile
             Path, URL or open file.
         url, groupname, templatename, zarr_format, version, options
-            As in `References.write_fsspec`.
+            As in `References.write_fsspec`. tifffile's `codec_id`, `compressors` and `quote` are
+            ignored: codecs and URLs are always complete.
 
         Raises
         ------
@@ -298,7 +303,7 @@ class ZarrStore(Store):
             templatename=templatename,
             zarr_format=zarr_format or self._zarr_format or 2,
             version=1 if version is None else version,
-            **options,
+            **{name: value for name, value in options.items() if name not in _NOT_NEEDED},
         )
 
     # ---- for zarr
