@@ -161,6 +161,24 @@ def test_pages_behind_the_image_of_a_gel_are_given(tmp_path, order):
     assert_pixels(references, expected)
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("kind", "n_pages"), [("imagej", 1), ("imagej", 3), ("fei", 9)])
+def test_images_in_sub_ifds_of_other_formats_are_reported(tmp_path, kind, n_pages, order):
+    data = pixels(n_pages, 20, 24)
+    tags = {
+        "imagej": {270: f"ImageJ=1.54f\nimages={n_pages}\nslices={n_pages}\n"},
+        "fei": {34682: "[User]\nUser=x"},
+    }[kind]
+    pages = [image(plane, {} if n else tags, order=order) for n, plane in enumerate(data)]
+    write_tiff(tmp_path / "whole.tif", pages, order=order)
+    tiffref.scan(tmp_path / "whole.tif", strict=True)
+    pages[-1].subifds = [image(pixels(10, 12), {254: 1}, order=order)]
+    write_tiff(tmp_path / "a.tif", pages, order=order)
+    with pytest.warns(MetadataWarning, match=r"page is not part of any image|images in SubIFDs"):
+        references = tiffref.scan(tmp_path / "a.tif")
+    assert_pixels(references, {"image": data.reshape(references.group["image"].shape)})
+
+
 def test_all_pages_of_fluoview_are_named(tmp_path):
     """A file whose description fits its pages is read without a word."""
     dimensions = [(b"X", 24, 0.0, 0.5, b"um"), (b"Y", 20, 0.0, 0.5, b"um"),

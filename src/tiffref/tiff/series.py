@@ -519,6 +519,8 @@ class _ImageJSeries:
         return is_regular or len(self.reader.chain()) <= self.n_images
 
     def _level(self, pages: Pages, n_rows: int) -> Level:
+        if pages.has_sub_ifds:
+            self.defects.append("ImageJ's counts do not include the images in SubIFDs")
         shape, axes = tuple(self.sizes[axis] for axis in self.order), self.order
         rest = self.n_images // math.prod(shape)
         if rest > 1:

@@ -185,7 +185,7 @@ class VendorFile(ImageFile):
                 listing.defects.append(f"the file has room for {n_there} planes, but {uic2}")
 
     def _unlisted_pages(self, listing: Listing, reader: TiffReader) -> Sequence[int]:
-        """Return the IFDs of a file's chain that have pixels and are in no level.
+        """Return the IFDs of a file that have pixels and are in no level.
 
         Also compares the first segments of pages: for some planes tifffile knows no IFD.
         """
@@ -317,7 +317,7 @@ def _starts_of(pages: Pages) -> list[int]:
 
 
 def _unused_ifds(levels: Sequence[Level], reader: TiffReader) -> Sequence[int]:
-    """Return the IFDs of a file's chain that are in no level."""
+    """Return the IFDs of a file's chain, and their SubIFDs, that are in no level."""
     used = {
         at
         for level in levels
@@ -325,7 +325,10 @@ def _unused_ifds(levels: Sequence[Level], reader: TiffReader) -> Sequence[int]:
         if pages.reader is reader
         for at in pages.offsets
     }
-    return [at for at in reader.chain() if at not in used]
+    pages = Pages(reader)
+    below = enumerate(pages.sub_ifds(range(len(pages)))) if pages.has_sub_ifds else ()
+    sub_ifds = [at for row, some in below for at in some if pages.is_sub_ifd_readable(row, at)]
+    return [at for at in (*pages.offsets, *sub_ifds) if at not in used]
 
 
 def _fit_to_pages(
