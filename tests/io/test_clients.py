@@ -7,6 +7,7 @@ import contextlib
 import gc
 import io
 import os
+import sys
 import threading
 import warnings
 import weakref
@@ -43,6 +44,26 @@ def test_a_request_that_begins_while_the_program_is_interrupted_is_given_up(monk
     with pytest.raises(SourceError, match="interrupted"):
         clients.run_coroutine(fs, asyncio.sleep, 30)
     assert not clients._requests
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("webdav4.client", "ClientError"), ("httpx", "HTTPError"), ("obstore.exceptions", "BaseError"),
+     ("smbprotocol.exceptions", "SMBException"), ("tarfile", "TarError")],
+)  # fmt: skip
+def test_errors_of_clients_are_typed(
+    monkeypatch: pytest.MonkeyPatch, module: str, name: str
+) -> None:
+    error = type(name, (Exception,), {})
+    monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{name: error}))  # type: ignore[arg-type]
+    with pytest.raises(SourceError, match=f"{name}: why"), clients.typed_errors("webdav://a.tif"):
+        raise error("why")
+
+
+@pytest.mark.parametrize("name", ["ETag", "etag", "e_tag"])
+def test_etags_of_clients(name: str) -> None:
+    source = clients.source_from_info("s3://b/a.tif", {"size": 3, name: '"one"'})
+    assert (source.size, source.etag) == (3, "one")
 
 
 @pytest.mark.parametrize("seconds", ["inf", "1e12"])

@@ -179,6 +179,17 @@ def cached(request: pytest.FixtureRequest, server: FaultyServer, data: bytes, tm
     return f"{cache}::{server.url}/a.tif", {cache: {"cache_storage": str(tmp_path / "cache")}}
 
 
+@pytest.mark.parametrize("name", ["a.tif?sig=1", "*.tif", "a_{n}.tif"])
+def test_sequences_behind_caches(server: FaultyServer, data: bytes, image: Any, name: str) -> None:
+    server.files.update({f"/{n}": data for n in ("a.tif?sig=1", "a.tif", "a_1.tif")})
+    server.files["/"] = b'<a href="a.tif">a</a> <a href="a_1.tif">b</a>'
+    references = tiffref.scan_sequence(f"simplecache::{server.url}/{name}")
+    expected = {"a.tif?sig=1": ["a.tif?sig=1"], "*.tif": ["a.tif", "a_1.tif"]}
+    urls = [f"simplecache::{server.url}/{n}" for n in expected.get(name, ["a_1.tif"])]
+    assert [source.url for source in references.sources] == urls
+    assert (ZarrTiffStore(references)[-1] == image).all()
+
+
 @pytest.mark.parametrize("cached", ["simplecache", "filecache"], indirect=True)
 def test_caches_fetch_a_file_once(
     cached: tuple[str, dict], server: FaultyServer, image: np.ndarray

@@ -40,6 +40,10 @@ _CLIENTS = (
     ("ftplib", "Error"),
     ("paramiko.ssh_exception", "SSHException"),
     ("asyncssh", "Error"),
+    ("webdav4.client", "ClientError"),
+    ("httpx", "HTTPError"),
+    ("smbprotocol.exceptions", "SMBException"),
+    ("obstore.exceptions", "BaseError"),
     ("zipfile", "BadZipFile"),
     ("tarfile", "TarError"),
     ("zlib", "error"),
@@ -411,7 +415,7 @@ def source_from_info(url: str, info: Mapping[str, Any]) -> Source:
     time = next((info[name] for name in _TIME_KEYS if info.get(name)), None)
     moment: Any = _parse_time(time) if isinstance(time, str) else time
     seconds = moment.timestamp() if hasattr(moment, "timestamp") else moment
-    etag = info.get("ETag") or info.get("etag")
+    etag = info.get("ETag") or info.get("etag") or info.get("e_tag")
     return Source(
         url,
         info.get("size"),

@@ -283,7 +283,8 @@ def _expand(pattern: str, storage_options: Mapping[str, Any] | None) -> list[str
     fs, path = find_file_system(pattern, storage_options, "cannot be listed")
     with typed_errors(pattern, "cannot be listed"):
         paths = fs.glob(path)
-    names = [f"{scheme}://{name}" if at else fs.unstrip_protocol(name) for name in paths]
+    is_whole = not at or scheme in ("http", "https")  # their file system keeps the scheme
+    names = [fs.unstrip_protocol(name) if is_whole else f"{scheme}://{name}" for name in paths]
     urls = ("::".join((*links[:at], name, *links[at + 1 :])) for name in names)
     return sorted(urls, key=natural_key)
 

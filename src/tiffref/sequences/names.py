@@ -118,7 +118,10 @@ def is_pattern(name: str) -> bool:
     >>> is_pattern("t_*.tif"), is_pattern("t_{time}.tif"), is_pattern("https://host/t.tif?a=*")
     (True, True, False)
     """
-    text = name.partition("?")[0] if name.startswith(("http://", "https://")) else name
+    text = "::".join(
+        link.partition("?")[0] if link.startswith(("http://", "https://")) else link
+        for link in name.split("::")
+    )
     is_magic = bool(has_fields(text) or _MAGIC.search(text))
     return is_magic and not os.path.exists(name)  # noqa: PTH110 - takes names of any length
 
