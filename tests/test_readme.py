@@ -1,8 +1,9 @@
 """The README, the manual and the examples do what they say.
 
-Blocks marked `python` run, those of one page in order in one namespace. Blocks marked `console` run
-line by line: what follows `$ ` is a command, what follows it is its output (`...` stands for any
-text). All run in a folder that holds `image.tif`, a pyramid, and `bits.tif`, one bit per pixel.
+Blocks marked `python` run, those of one page in order in one namespace; a block marked `text` right
+after one is what it prints. Blocks marked `console` run line by line: what follows `$ ` is a
+command, what follows it is its output (`...` stands for any text). All run in a folder that holds
+`image.tif`, a pyramid.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import tifffile
 
 from tiffref.codecs.table import COMPRESSIONS, Compression
 
@@ -25,7 +25,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 HELPERS = {"pictures", "range_server"}
 EXAMPLES = sorted(p for p in (ROOT / "examples").glob("*.py") if p.stem not in HELPERS)
-BLOCK = re.compile(r"^```(?P<kind>python|console)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"^```(?P<kind>python|console)\n(?P<text>.*?)^```$(?:\n\n```text\n(?P<output>.*?)^```$)?",
+    re.MULTILINE | re.DOTALL,
+)
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 LINK = re.compile(r"\]\((?!https?://|mailto:)(?P<target>[^)#\s]+)")
 
 pytestmark = pytest.mark.filterwarnings(
@@ -33,38 +37,35 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-def blocks(page: Path, kind: str) -> Iterator[tuple[int, str]]:
-    """Return the blocks of one kind as (line number of the first line, text)."""
+def blocks(page: Path, kind: str) -> Iterator[tuple[int, str, str | None]]:
+    """Return the blocks of one kind as (line number of the first line, text, output)."""
     text = page.read_text(encoding="utf-8")
     for match in BLOCK.finditer(text):
         if match["kind"] == kind:
-            yield text.count("\n", 0, match.start("text")) + 1, match["text"]
+            yield text.count("\n", 0, match.start("text")) + 1, match["text"], match["output"]
 
 
 def page_name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-@pytest.fixture
-def folder(examples_folder: Path) -> Path:
-    image = tifffile.imread("image.tif")
-    tifffile.imwrite(examples_folder / "bits.tif", image % 3 == 0, metadata=None)
-    return examples_folder
-
-
+@pytest.mark.usefixtures("examples_folder")
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
-def test_python_blocks_run(page: Path, folder: Path) -> None:
+def test_python_blocks_print_what_they_show(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     namespace: dict[str, object] = {"__name__": "__main__"}
-    for line, text in blocks(page, "python"):
+    for line, text, expected in blocks(page, "python"):
         # the newlines in front give tracebacks the line numbers of the page
         exec(compile("\n" * (line - 1) + text, str(page), "exec"), namespace)
+        printed = capsys.readouterr().out
+        if expected is not None:
+            assert doctest.OutputChecker().check_output(expected, printed, FLAGS), printed
 
 
+@pytest.mark.usefixtures("examples_folder")
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
-def test_console_blocks_print_what_they_show(page: Path, folder: Path) -> None:
+def test_console_blocks_print_what_they_show(page: Path) -> None:
     checker = doctest.OutputChecker()
-    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    for line, text in blocks(page, "console"):
+    for line, text, _ in blocks(page, "console"):
         for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
             command, _, expected = part.partition("\n")
             program, *arguments = shlex.split(command)
@@ -75,7 +76,7 @@ def test_console_blocks_print_what_they_show(page: Path, folder: Path) -> None:
                 stderr=subprocess.STDOUT,
                 text=True,
             )
-            assert checker.check_output(expected, done.stdout, flags), (
+            assert checker.check_output(expected, done.stdout, FLAGS), (
                 f"{page}:{line}: {command} printed\n{done.stdout}"
             )
 
