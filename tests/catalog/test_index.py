@@ -170,6 +170,11 @@ def test_curved_edges() -> None:
         assert not has(shape, longitude, latitude + 0.01)
 
 
+def test_outer_pixels_past_the_poles() -> None:
+    shape = shape_of("EPSG:4326", -181, -91, 179, 91)
+    assert geographic_bounds(shape) == [-180.0, -90.0, 180.0, 90.0]
+
+
 def test_files_without_a_footprint() -> None:
     assert footprint(None, *square(0, 0, 1, 1)) is None
     # metres that a file calls degrees
@@ -177,6 +182,7 @@ def test_files_without_a_footprint() -> None:
     assert footprint("EPSG:4326", *square(2, 400, 5, 410)) is None
     assert footprint("EPSG:999999", *square(0, 0, 1, 1)) is None
     assert footprint("EPSG:4326", *square(0, 0, np.nan, 1)) is None
+    assert footprint("EPSG:4326", *square(0, -96, 1, 0)) is None
 
 
 DISC = "+proj=geos +h=35785831 +ellps=WGS84 +lon_0="
