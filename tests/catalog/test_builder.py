@@ -137,6 +137,29 @@ def test_update_scans_changed_files_and_marks_missing_ones(archive: Path, tmp_pa
     assert read == tiffref.scan(folder / "tile_003.tif").group["image"].manifest
 
 
+@pytest.mark.parametrize("ending", [".tif.aux.xml", ".tif.ovr", ".tfw", "_RPC.TXT"])
+def test_update_scans_files_whose_sidecar_files_changed(tmp_path: Path, ending: str) -> None:
+    folder, beside = tmp_path / "in", tmp_path / f"in/a{ending}"
+    write_image(folder / "a.tif")
+    half = np.zeros((48, 48), np.uint16)
+    tifffile.imwrite(tmp_path / "half.tif", half, subfiletype=1, metadata=None)
+
+    def n_scanned(**options: Any) -> int:
+        return catalog.build(folder, tmp_path / "c", update=True, **options).scanned
+
+    assert [n_scanned(), n_scanned()] == [1, 0]
+    beside.write_bytes(b"1 0 0 -1 7 8")
+    assert [n_scanned(), n_scanned()] == [1, 0]
+    (tmp_path / "half.tif").rename(beside)
+    assert [n_scanned(), n_scanned()] == [1, 0]
+    beside.unlink()
+    assert [n_scanned(), n_scanned()] == [1, 0]
+    without = {"scan_options": {"sidecars": False}}
+    catalog.build(folder, tmp_path / "d", **without)
+    beside.write_bytes(b"1 0 0 -1 7 8")
+    assert catalog.build(folder, tmp_path / "d", update=True, **without).scanned == 0
+
+
 def test_update_of_a_list_with_missing_files(archive: Path, tmp_path: Path) -> None:
     for name in ("tile_001.tif", "tile_002.tif", "tile_003.tif"):
         shutil.copy(archive / name, tmp_path / name)

@@ -131,7 +131,7 @@ class Progress:
 
 
 _MAX_SHOWN_FAILURES = 5
-_INTERNAL_COLUMNS = frozenset({"document_size", "document_crc", "raster", "outline"})
+_INTERNAL_COLUMNS = frozenset({"document_size", "document_crc", "raster", "outline", "sidecars"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,8 +286,8 @@ class _BuildRun:
             if row is None or row["status"] != "ok" or not self._has_references(row, is_complete):
                 todo.append(job)
             elif update and (has_scheme(job.url) or Path(job.url).exists()):
-                finished = replace(job, size=row["size"], mtime=row["mtime"], etag=row["etag"])
-                todo.append(finished)
+                known = {name: row[name] for name in ("size", "mtime", "etag")}
+                todo.append(replace(job, **known, sidecars=row.get("sidecars", ())))
         self.counts.n_jobs = len(todo)
         self.counts.n_skipped = len(jobs) - len(todo)
         return todo
@@ -500,7 +500,8 @@ def build(
     workers
         Number of workers; more than 1 are processes (see `BuildOptions.executor`).
     update
-        Check finished files too: scan changed files again, and mark deleted ones.
+        Check finished files too: scan files again that changed, or whose local sidecar files did,
+        and mark deleted ones.
     storage_options
         Options of the fsspec file system of `files`.
     options

@@ -53,6 +53,7 @@ from ..sequences.inputs import FileList
 from ..sequences.stack import scan_sequence
 from ..signatures import public_url
 from ..tiff.scan import scan
+from ..tiff.sidecars import has_sidecars, sidecar_state
 from .executors import JobQueue, Pool
 from .index import outline_of_points
 from .storage import Folder, Journal, checksum
@@ -67,8 +68,9 @@ _MAX_NAME_BYTES = 240
 class Job:
     """One file to scan.
 
-    `output` is the path of its references in the catalog. `size`, `mtime` and `etag` are those of
-    the last scan, None for a new file; a file that still has them is skipped. `fields` are values
+    `output` is the path of its references in the catalog. `size`, `mtime`, `etag` and the state of
+    its `sidecars` are those of the last scan, None for a new file; a file that still has them is
+    skipped. `fields` are values
     from its name or the table that lists it; `bands` is the band metadata of a STAC item, as in
     `FileList`.
     """
@@ -79,6 +81,7 @@ class Job:
     size: int | None = None
     mtime: float | None = None
     etag: str | None = None
+    sidecars: Sequence[Any] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
     bands: Sequence[Mapping[str, Any]] = ()
 
@@ -371,7 +374,9 @@ def run_jobs(settings: Settings, jobs: Sequence[Job]) -> list[dict[str, Any] | N
 def _scan(job: Job, settings: Settings) -> dict[str, Any] | None:
     """Scan one file and write its references; return its row, None if it has not changed."""
     with closing(open_source(job.url, settings.storage_options)) as opened:
-        if _is_unchanged(job, opened.source):
+        is_wanted = has_sidecars(settings.scan.get("sidecars"), opened)
+        sidecars = sidecar_state(opened.source.url) if is_wanted else []
+        if _is_unchanged(job, opened.source) and sidecars == [*job.sidecars]:
             return None
         with collect_warnings() as warnings:
             references = _add_band_metadata(scan(opened, **settings.scan), job)
@@ -386,6 +391,7 @@ def _scan(job: Job, settings: Settings) -> dict[str, Any] | None:
             "mtime": opened.source.mtime, "etag": opened.source.etag, **written,
             "fields": dict(job.fields), **file_facts(references),
             **({"warnings": list(warnings)} if warnings else {}),
+            **({"sidecars": sidecars} if sidecars else {}),
         }  # fmt: skip
 
 
@@ -428,7 +434,7 @@ _COMBINED = "combined"
 _RECORD_S = 5.0
 """Seconds between writes of the record, which is long if there are thousands of sets; after a kill,
 sets that are not in it are written again."""
-_MEMBER_COLUMNS = ("url", "size", "mtime", "etag", "fields")
+_MEMBER_COLUMNS = ("url", "size", "mtime", "etag", "sidecars", "fields")
 """Columns of the files of a set; if any changes, the set is written again."""
 _SCAN_OPTIONS = ("series", "level", "key", "chunkmode", "fillvalue", "zattrs")
 """Arguments of `scan` that `scan_sequence` takes as well."""

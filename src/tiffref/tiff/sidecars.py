@@ -15,7 +15,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from xml.etree.ElementTree import Element
@@ -106,6 +106,19 @@ class Sidecars:
     def is_missing(self, url: str) -> bool:
         """Return whether a local file does not exist."""
         return is_local(url) and not os.path.isfile(url)  # noqa: PTH113 - many times a scan
+
+
+def sidecar_state(url: str) -> list[list[Any]]:
+    """Return extension, size and modification time of the sidecar files next to a local TIFF."""
+    base, _ = _split_extension(url)
+    names = [f"{url}{ending}" for ending in (".aux.xml", ".ovr", ".msk", ".msk.ovr")]
+    names += [f"{base}{ending}" for ending, _ in _SENSOR_MODELS]
+    state = []
+    for name in (*names, *_world_files(url)):
+        with suppress(OSError):
+            status = os.stat(name)  # noqa: PTH116 - pathlib takes three times as long
+            state.append([name.removeprefix(base), status.st_size, status.st_mtime])
+    return state
 
 
 def add_sidecars(facts: FileFacts, sidecars: Sidecars) -> FileFacts:
@@ -257,10 +270,7 @@ def _with_matrix(tags: Mapping[int, Any], transform: Sequence[float]) -> dict[in
 
 def _with_sensor_model(tags: dict[int, Any], sidecars: Sidecars) -> dict[int, Any]:
     base, _ = _split_extension(sidecars.base)
-    for ending, parse in (
-        (".RPB", _parse_rpb), (".rpb", _parse_rpb),
-        ("_RPC.TXT", _parse_rpc_text), ("_rpc.txt", _parse_rpc_text),
-    ):  # fmt: skip
+    for ending, parse in _SENSOR_MODELS:
         data = sidecars.read(f"{base}{ending}")
         model = data and _sensor_model(parse(data.decode("latin-1")), ending, sidecars.report)
         if model:
@@ -288,6 +298,13 @@ def _parse_rpc_text(text: str) -> dict[str, list[str]]:
     for name in RPC_SERIES:
         items[name] = [word for n in range(1, 21) for word in items.get(f"{name}_{n}", [])[:1]]
     return items
+
+
+_SENSOR_MODELS = (
+    (".RPB", _parse_rpb), (".rpb", _parse_rpb),
+    ("_RPC.TXT", _parse_rpc_text), ("_rpc.txt", _parse_rpc_text),
+)  # fmt: skip
+"""Ending of a file with a sensor model, and its parser."""
 
 
 def _sensor_model(items: Mapping[str, list[str]], label: str, report: Report) -> tuple[float, ...]:
