@@ -154,7 +154,7 @@ def test_xarray_joins_files_off_the_chunks(tmp_path):
         write(files[-1], part[::2, ::2], append=True, subfiletype=1)
     with pytest.raises(ManifestMismatch, match=r"chunk boundaries.*xr\.open_mf") as caught:
         tiffref.scan_sequence(files, mosaic=True, level=0)
-    call = str(caught.value).rpartition("reading: ")[2].removesuffix(".")
+    call = str(caught.value).rpartition("joins them: ")[2].removesuffix(".")
     assert call.startswith("xr.open_mfdataset(files, ")
     with eval(call, {"xr": xarray, "files": files}) as joined:
         np.testing.assert_array_equal(joined.image, whole)

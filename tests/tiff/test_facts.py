@@ -243,7 +243,7 @@ def test_fax_and_predictors_that_libtiff_refuses_are_refused(tmp_path: Path) -> 
     for dtype, code in itertools.product(("u1", "f4"), (2, 3, 4, 32771)):
         for samples in (IMAGE, IMAGE[..., 0]):  # several samples, or several bits
             write_tiff(path, [image(samples.astype(dtype), {259: code})])
-            with pytest.raises(UnsupportedTiff, match="277.*258"):
+            with pytest.raises(UnsupportedTiff, match=r"277.*258"):
                 tiffref.scan(path)
 
 

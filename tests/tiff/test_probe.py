@@ -384,7 +384,7 @@ def test_zeros_are_not_the_end_of_jpeg_2000(tmp_path, how, n_lost, order):
         end = offset[n] + count[n]
         path.write_bytes(whole[: end - n_lost] + bytes(n_lost) + whole[end:])  # never written
         for name, options in (("a.tif", {}), ("a.json", {"verify": "never"})):
-            with pytest.raises(MalformedTiff, match="JPEG 2000|279.*excludes samples"):
+            with pytest.raises(MalformedTiff, match=r"JPEG 2000|279.*excludes samples"):
                 read(tmp_path / name, **options)
     path.write_bytes(whole + bytes(100))
     shorten(path, -70, -1)  # a byte count that is too large

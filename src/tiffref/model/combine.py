@@ -357,8 +357,8 @@ def _check_aligned(
         got=f"samples {int(origins[n, axis])} to {int(ends[n, axis])} of {int(whole[axis])}",
         expected=f"multiples of {int(steps[axis])}",
         hint="All chunks of an array have one size, so that nothing can follow a partial chunk."
-        " chunkmode='tile' may give smaller ones. Unless files overlap, xarray joins them while "
-        "reading: xr.open_mfdataset(files, engine='tiffref', overviews=False, combine='by_coords').",
+        " chunkmode='tile' may give smaller ones. Unless files overlap, xarray joins them: "
+        "xr.open_mfdataset(files, engine='tiffref', overviews=False, combine='by_coords').",
     )
 
 
