@@ -21,7 +21,7 @@ from tiffref.codecs.guard import (
     clean_png,
     image_size,
     inflate,
-    zstd_size,
+    trim_zstd,
 )
 from tiffref.errors import MalformedTiff
 from tiffref.model.codec import SegmentCodec
@@ -67,10 +67,13 @@ def test_members_of_gzip_follow_one_another() -> None:
 def test_frames_of_zstandard_are_walked() -> None:
     frames = [imagecodecs.zstd_encode(b"abc" * n) for n in (1, 1000)]
     skipped = b"\x50\x2a\x4d\x18\3\0\0\0abc"
-    assert zstd_size(skipped.join(frames)) == (3003, 3003)
-    for cut in (1, 5, len(frames[0]) + 4):
+    whole = skipped.join(frames)
+    assert trim_zstd(whole + b"bytes behind it", 3003) == whole
+    assert trim_zstd(whole, 3) == frames[0]
+    for cut in range(1, len(frames[1]) - 4):
+        assert trim_zstd(b"".join(frames)[:-cut], 3003) == frames[0]
         with pytest.raises(ValueError, match="Zstandard"):
-            zstd_size(b"".join(frames)[:-cut])
+            trim_zstd(frames[1][:-cut], 3000)
 
 
 IMAGE = np.random.default_rng(3).integers(0, 255, (48, 80, 3)).astype("u1")

@@ -172,7 +172,7 @@ def _by_numcodecs(config: _Config, data: bytes, limit: int) -> Any:
     return decoded if isinstance(decoded, np.ndarray) else bytes(decoded)
 
 
-def _by_imagecodecs(config: _Config, data: bytes, limit: int) -> Any:
+def decode_limited(config: _Config, data: bytes, limit: int) -> Any:
     """Decode into a buffer of limited size, which numcodecs cannot."""
     decode = getattr(imagecodecs, f"{config['id'].removeprefix('imagecodecs_')}_decode")
     return bytes(decode(data, out=limit))
@@ -303,7 +303,7 @@ _AS_LARGE = _Decoder(lambda config, data: len(data), encoded_size=lambda config,
 _ROWS: Sequence[tuple[_Decoder, str]] = (
     (_Decoder(decode=inflate), "zlib gzip bz2 lzma"),
     (
-        _Decoder(decode=_by_imagecodecs),
+        _Decoder(decode=decode_limited),
         "zstd imagecodecs_deflate imagecodecs_zlib imagecodecs_lzma imagecodecs_lzw"
         " imagecodecs_packbits imagecodecs_zstd imagecodecs_brotli imagecodecs_bz2",
     ),

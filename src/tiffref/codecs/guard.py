@@ -136,22 +136,27 @@ class JpegFrame(NamedTuple):
 
 def jpeg_frame(data: bytes) -> JpegFrame | None:
     """Find the frame header of a JPEG stream; None if there is none."""
+    for marker, start, _ in jpeg_segments(data):
+        if marker in _FRAME_MARKERS and start + 10 <= len(data):
+            precision, rows, columns, components = struct.unpack_from(">BHHB", data, start + 4)
+            ids = data[start + 10 : start + 10 + 3 * components : 3]
+            return JpegFrame(marker, precision, rows, columns, components, ids)
+    return None
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield the marker, start and end of each marker segment before the entropy-coded data."""
     position = 2
-    while position + 4 <= len(data):
-        if data[position] != 0xFF:
-            return None
+    while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
         if marker == 0xFF:
             position += 1
         elif marker in _BARE_MARKERS:
             position += 2
-        elif marker in _FRAME_MARKERS and position + 10 <= len(data):
-            precision, rows, columns, components = struct.unpack_from(">BHHB", data, position + 4)
-            ids = data[position + 10 : position + 10 + 3 * components : 3]
-            return JpegFrame(marker, precision, rows, columns, components, ids)
         else:
-            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return None
+            end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+            yield marker, position, end
+            position = end
 
 
 _BARE_MARKERS = frozenset((0x00, 0x01, *range(0xD0, 0xDA)))
@@ -494,30 +499,6 @@ def first_xz_stream(data: bytes, max_bytes: int) -> bytes:
     return decoded
 
 
-class ZstdSize(NamedTuple):
-    """Bounds of the decoded size of Zstandard frames; `least` is 0 if the frames give no size."""
-
-    least: int
-    most: int
-
-
-def zstd_size(data: bytes) -> ZstdSize:
-    """Return the bounds of the decoded size of Zstandard frames, and check that none is truncated.
-
-    Raises
-    ------
-    ValueError
-        If the data are not frames, or a frame is truncated.
-    """
-    least = most = position = 0
-    while position < len(data):
-        if not _is_zstd_frame(data, position):
-            raise ValueError("not a Zstandard frame")
-        position, frame_least, frame_most = _zstd_frame(data, position)
-        least, most = least + frame_least, most + frame_most
-    return ZstdSize(least, most)
-
-
 def trim_zstd(data: bytes, n_bytes: int) -> bytes:
     """Remove what follows the Zstandard frames of the first `n_bytes` decoded bytes.
 
@@ -530,13 +511,12 @@ def trim_zstd(data: bytes, n_bytes: int) -> bytes:
     """
     position = decoded = 0
     while decoded < n_bytes and _is_zstd_frame(data, position):
-        try:
-            position, n_least, _ = _zstd_frame(data, position)
-        except ValueError:
-            if not position:
-                raise
+        end, n_frame = _measure_zstd_frame(data, position)
+        if end > len(data) and not position:
+            raise ValueError("a Zstandard frame is truncated")
+        if end > len(data):
             break
-        decoded += n_least
+        position, decoded = end, decoded + n_frame
     return data[:position]
 
 
@@ -545,34 +525,20 @@ def _is_zstd_frame(data: bytes, position: int) -> bool:
     return magic == b"\x28\xb5\x2f\xfd" or (magic[1:] == b"\x2a\x4d\x18" and magic[0] >> 4 == 5)
 
 
-def _zstd_frame(data: bytes, position: int) -> tuple[int, int, int]:
-    """Return the end of a frame, and the bounds of its decoded size."""
+def _measure_zstd_frame(data: bytes, position: int) -> tuple[int, int]:
+    """Return the end of a frame, past that of the data if truncated, and its declared size."""
     if data[position] != 0x28:  # skippable frame
-        size = int.from_bytes(data[position + 4 : position + 8], "little")
-        position, least, most = position + 8 + size, 0, 0
-    elif len(data) < position + 6:
-        raise ValueError("a Zstandard frame is truncated")
-    else:
-        flags = data[position + 4]
-        width = (1 if flags & 0x20 else 0, 2, 4, 8)[flags >> 6]
-        position += 5 + (0 if flags & 0x20 else 1) + (0, 1, 2, 4)[flags & 3]
-        content_size = data[position : position + width]
-        least = int.from_bytes(content_size, "little") + (256 if width == 2 else 0)
-        position, n_blocks = _skip_zstd_blocks(data, position + width)
-        most = least if width else n_blocks << 17
-        position += 4 if flags & 4 else 0
-    if position > len(data):
-        raise ValueError("a Zstandard frame is truncated")
-    return position, least, most
-
-
-def _skip_zstd_blocks(data: bytes, position: int) -> tuple[int, int]:
-    """Return the end of the blocks of a frame, and their number."""
-    n_blocks = 0
-    while position + 3 <= len(data):
+        return position + 8 + int.from_bytes(data[position + 4 : position + 8], "little"), 0
+    flags = int.from_bytes(data[position + 4 : position + 5])
+    is_single = bool(flags & 0x20)
+    width = (int(is_single), 2, 4, 8)[flags >> 6]
+    position += 6 - is_single + (0, 1, 2, 4)[flags & 3]
+    n_bytes = int.from_bytes(data[position : position + width], "little")
+    position += width
+    is_last = False
+    while not is_last and position < len(data):
         header = int.from_bytes(data[position : position + 3], "little")
-        n_blocks += 1
+        is_last = bool(header & 1)
         position += 3 + (1 if header >> 1 & 3 == 1 else header >> 3)
-        if header & 1:
-            return position, n_blocks
-    raise ValueError("a Zstandard frame is truncated")
+    end = position + (4 if flags & 4 else 0)
+    return end if is_last else len(data) + 1, n_bytes + (256 if width == 2 else 0)

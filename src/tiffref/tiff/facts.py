@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..codecs.guard import jpeg_frame, scan_header
+from ..codecs.guard import jpeg_frame, jpeg_segments, scan_header
 from ..codecs.table import JPEG, OLD_JPEG
 from ..errors import MalformedTiff, UnsupportedTiff
 from ..model.tiff_facts import IfdFacts
@@ -532,22 +532,20 @@ def _restart_tile(header: bytes) -> tuple[tuple[int, int], bytes] | None:
 
     None if there are no intervals, or the first one does not start right after the header.
     """
-    restart = factors = None
-    changed, position = bytearray(header), 2
-    while position + 4 <= len(header) and header[position] == 0xFF:
-        marker = header[position + 1]
-        length = int.from_bytes(header[position + 2 : position + 4], "big")
+    restart = factors = header_end = None
+    for marker, start, end in jpeg_segments(header):
+        header_end = end
         if marker == 0xDD:
-            restart = int.from_bytes(header[position + 4 : position + 6], "big")
+            restart = int.from_bytes(header[start + 4 : start + 6], "big")
         elif 0xC0 <= marker <= 0xC3:
-            place = position + 5
-            sampling = [header[position + 11 + 3 * n] for n in range(header[position + 9])]
+            place = start + 5
+            sampling = header[start + 11 : start + 11 + 3 * header[start + 9] : 3]
             factors = max(n >> 4 for n in sampling), max(n & 15 for n in sampling)
-        position += 2 + length
         if marker == 0xDA:
             break
-    if not restart or factors is None or position != len(header):
+    if not restart or factors is None or header_end != len(header):
         return None
+    changed = bytearray(header)
     tile = 8 * factors[1], 8 * factors[0] * restart
     changed[place : place + 2] = tile[0].to_bytes(2, "big")
     changed[place + 2 : place + 4] = tile[1].to_bytes(2, "big")

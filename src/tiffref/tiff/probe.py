@@ -29,15 +29,13 @@ from ..codecs.decode import (
     runs_short,
     wrap_inlined,
 )
-from ..codecs.foreign import decode_image, make_codec
+from ..codecs.foreign import decode_image, decode_limited, make_codec
 from ..codecs.guard import (
     DECODING_ERRORS,
     END_OF_JPEG,
-    HARMLESS_BYTES,
     HAVE_END,
     HEADERS,
     inflate,
-    zstd_size,
 )
 from ..codecs.table import compression_of
 from ..codecs.unpack import layout_of, stored_codec
@@ -264,14 +262,12 @@ class _Probe:
         if not has_twin_edges(stored, lambda shape: layout.stored_bytes(stored, shape)):
             return array
         manifest = array.manifest
-        column = self._right_edge(array)
+        _, (edge, column), *_ = self._places(array, codec)
         column = column[manifest.source[column] >= 0]
         n_bytes = int(manifest.length[column].sum())
         is_small = n_bytes <= _MAX_INLINED_BYTES
         probed = column if is_small else column[:: -(-len(column) // _MAX_PROBED_TILES)]
-        assert codec.edge is not None
-        whole = replace(codec, edge=None)
-        narrow = replace(codec, edge=(*codec.shape[:2], codec.edge[2]))
+        whole, narrow = replace(codec, edge=None), replace(codec, edge=edge)
         tiles = {n: self.read(array, n) for n in probed.tolist()}
         cropped = {n: data for n, data in tiles.items() if not decodes(whole, data)}
         if cropped and not is_small:
@@ -284,13 +280,6 @@ class _Probe:
             )  # fmt: skip
         inlined = {n: wrap_inlined(narrow, data) for n, data in cropped.items()}
         return replace(array, manifest=manifest.with_inlined(inlined)) if inlined else array
-
-    def _right_edge(self, array: Array) -> NDArray[np.intp]:
-        """Return the indices of the chunks in the last column, except the corner."""
-        index = np.arange(array.manifest.n_chunks).reshape(array.grid)
-        y, x = map(self.level.axes.index, "YX")
-        column = index.take([-1], axis=x)
-        return column.take(range(array.grid[y] - 1), axis=y).reshape(-1)
 
     def with_one_codec(self, array: Array) -> Array:
         """Reduce several codecs to the most common one by inlining the chunks of the others."""
@@ -369,7 +358,7 @@ class _Probe:
     def _places(
         self, array: Array, codec: SegmentCodec
     ) -> Iterator[tuple[tuple[int, int, int], NDArray[np.intp]]]:
-        """Yield the smallest shape of segments, and the segments: inside, lower, right, corner."""
+        """Yield the smallest shape of segments, and the segments: inside, right, lower, corner."""
         assert codec.edge is not None
         index = np.arange(array.manifest.n_chunks).reshape(array.grid)
         y, x = map(self.level.axes.index, "YX")
@@ -380,7 +369,7 @@ class _Probe:
                 place[x] = slice(-1, None) if is_right else slice(-1)
                 rows = codec.edge[1] if is_lower else codec.shape[1]
                 columns = codec.edge[2] if is_right else codec.shape[2]
-                yield (1, rows, columns), index[tuple(place)].reshape(-1)
+                yield (codec.shape[0], rows, columns), index[tuple(place)].reshape(-1)
 
     def _is_cropped(self, array: Array, n: int, smallest: tuple[int, int, int]) -> bool:
         """Return whether a segment decodes, but to fewer samples than the smallest shape has."""
@@ -602,9 +591,7 @@ def _decode_link(config: dict[str, Any], buffer: Any, n_bytes: int) -> Any:
     if name in _STREAMS:
         return inflate(config, bytes(buffer), n_bytes)
     if name == "zstd":
-        size = zstd_size(bytes(buffer))
-        if size.least > n_bytes or size.most > max(HARMLESS_BYTES, n_bytes):
-            raise ValueError("zstd frames may decode to more than their chunk")
+        decode_limited(config, bytes(buffer), n_bytes)  # refuses more, which numcodecs returns
     return make_codec(config).decode(buffer)
 
 
