@@ -85,9 +85,7 @@ def _find_shape(codec: SegmentCodec, n_bytes: int, stored_bytes: Callable[[Shape
 
 def has_twin_edges(codec: SegmentCodec, stored_bytes: Callable[[Shape], int]) -> bool:
     """Return whether cropped tiles at the right and at the lower edge have equally many bytes."""
-    if codec.edge is None:
-        return False
-    depth, rows, columns = codec.edge
+    depth, rows, columns = codec.edge or codec.shape[:3]
     samples = codec.shape[3]
     if rows == codec.shape[1] or columns == codec.shape[2]:
         return False

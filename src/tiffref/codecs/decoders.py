@@ -491,7 +491,8 @@ def deflate(data: Any, buffer: Any) -> int:
         return len(imagecodecs.deflate_decode(data, out=buffer))
     except RuntimeError:
         # libdeflate has the same error for "longer than the buffer", "no checksum" and garbage
-        return _inflate_leniently(data, buffer)
+        inflater = zlib.decompressobj()
+        return copy(inflater.decompress(data, buffer.size) if buffer.size else b"", buffer)
 
 
 def lzw(data: Any, buffer: Any) -> int:
@@ -536,15 +537,6 @@ def lzma(data: Any, buffer: Any) -> int:
     except RuntimeError:
         # liblzma takes more than a few bytes after the stream for another stream
         return copy(first_xz_stream(bytes(data), buffer.nbytes), buffer)
-
-
-def _inflate_leniently(data: Any, buffer: NDArray[np.uint8]) -> int:
-    inflater = zlib.decompressobj()
-    try:
-        inflated = inflater.decompress(bytes(data), buffer.size) if buffer.size else b""
-    except zlib.error as error:
-        raise RuntimeError(f"inflate: {error}") from error
-    return copy(inflated, buffer)
 
 
 def _decode_with_slack(

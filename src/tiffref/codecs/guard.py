@@ -486,16 +486,13 @@ def first_xz_stream(data: bytes, max_bytes: int) -> bytes:
 
     Raises
     ------
-    RuntimeError
+    ValueError, lzma.LZMAError
         If there is none, or it is truncated.
     """
     decompressor = _decompressor({"id": "lzma"})
-    try:
-        decoded = decompressor.decompress(data, max_bytes)
-    except lzma.LZMAError as error:
-        raise RuntimeError(f"xz: {error}") from error
+    decoded = decompressor.decompress(data, max_bytes)
     if len(decoded) < max_bytes and not decompressor.eof:
-        raise RuntimeError("xz: the stream is truncated")
+        raise ValueError("the xz stream is truncated")
     return decoded
 
 

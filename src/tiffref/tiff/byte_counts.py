@@ -51,8 +51,7 @@ def without_truncated(level: LevelFacts, file: ImageFile) -> tuple[LevelFacts, i
         The level, and the number of segments that are missing now; unchanged and 0 if no segment
         would be left, or the samples cannot be read anyway.
     """
-    ifd = level.ifds[0]
-    if ifd.dtype is None or not isinstance(ifd.sample_format, int) or 0 in level.shape:
+    if 0 in level.shape:  # also if the samples have no dtype
         return level, 0
     is_cut = _is_cut(level, file)
     n_cut = int(is_cut.sum())
@@ -107,7 +106,7 @@ def fill_in_lengths(
     """
     if not (has_zeros(level.length) or has_zeros(level.offset)):
         return level
-    ifd, is_plain = level.ifds[0], is_uncompressed(level)
+    is_plain = is_uncompressed(level)
     has_no_length = (level.offset > 0) & (level.length == 0)
     has_no_offset = (level.offset == 0) & (level.length > 0)
     if has_no_offset.any():
@@ -115,9 +114,7 @@ def fill_in_lengths(
         level = replace(level, length=np.where(has_no_offset, np.uint64(0), level.length))
     if _has_one_strip(level):
         has_no_length &= ~is_plain
-    if not has_no_length.any():
-        return level
-    if ifd.dtype is None or not isinstance(ifd.sample_format, int) or 0 in level.shape:
+    if not has_no_length.any() or 0 in level.shape:
         return level
     gap = np.where(has_no_length, bytes_to_next(level), np.uint64(0))
     found = np.zeros_like(gap)

@@ -11,7 +11,7 @@ References: TIFF 6.0 sections 8, 15 and 22; TIFF technical note 2 (JPEG); SGI Im
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -304,9 +304,11 @@ def _sample_format(
 
 
 def _dtype(bits: tuple[int, ...], sample_format: int | tuple[int, ...]) -> str | None:
-    if len(bits) == 1:
-        return _DTYPES.get((sample_format if isinstance(sample_format, int) else 0, bits[0]))
-    return "|u1" if bits == (5, 6, 5) else None
+    if not isinstance(sample_format, int):
+        return None
+    if bits == (5, 6, 5):
+        return "|u1"
+    return _DTYPES.get((sample_format, bits[0])) if len(bits) == 1 else None
 
 
 def _rows_per_strip(ifd: Directory, shape: tuple[int, int, int, int, int]) -> int:
@@ -452,31 +454,22 @@ def _old_jpeg_table(reader: TiffReader, offset: int, is_quantization: bool) -> b
     return reader.read(offset, 64 if is_quantization else 16 + sum(reader.read(offset, 16)))
 
 
-def decodes_by_stream(facts: IfdFacts) -> bool:
-    """Return whether decoding depends on the streams of the segments, not only on the tags."""
-    is_undeclared = facts.compression in JPEG and facts.photometric == _RGB
-    is_undeclared |= _may_have_rgb_components(facts)
-    return facts.compression == OLD_JPEG or "jpeg_header" in facts.tables or is_undeclared
-
-
-def _may_have_rgb_components(facts: IfdFacts) -> bool:
-    return facts.compression == _JPEG and facts.photometric in _GRAY and facts.shape[4] == 3
-
-
-def stream_key(reader: TiffReader, ifd: Directory, facts: IfdFacts) -> Any:
-    """Return a key that is equal for IFDs of the same tags that decode with the same codec.
+def stream_key(facts: IfdFacts) -> Callable[[TiffReader, Directory], Any] | None:
+    """Return a function whose result is equal for IFDs of the same tags that decode alike.
 
     Each old-style JPEG image has its own tables, and NDPI stores them in the strip. JPEG declared
-    as RGB holds YCbCr if it has a JFIF marker; declared as gray, its component ids decide.
+    as RGB holds YCbCr if it has a JFIF marker; declared as gray, its component ids decide. None if
+    the tags alone decide.
     """
     if facts.compression == OLD_JPEG:
-        return ifd.offset
+        return lambda reader, ifd: ifd.offset
     if "jpeg_header" in facts.tables:
-        ndpi_tile = _ndpi_tile(reader, ifd)
-        return ndpi_tile and ndpi_tile[1]
-    if _may_have_rgb_components(facts):
-        return _has_rgb_components(first_bytes(reader, ifd))
-    return first_bytes(reader, ifd, 16)[6:10] == b"JFIF"
+        return _ndpi_tile
+    if facts.compression in JPEG and facts.photometric == _RGB:
+        return lambda reader, ifd: first_bytes(reader, ifd, 16)[6:10] == b"JFIF"
+    if facts.compression == _JPEG and facts.photometric in _GRAY and facts.shape[4] == 3:
+        return lambda reader, ifd: _has_rgb_components(first_bytes(reader, ifd))
+    return None
 
 
 def n_segments_of(ifd: IfdFacts) -> int:

@@ -433,8 +433,6 @@ class TiffReader:
 
     def is_directory(self, offset: int) -> bool:
         """Return whether there is an IFD at an offset, without reading its entries."""
-        if offset in self._directories:
-            return True
         # reads the count only: the entries may be fetched later, together with those of other IFDs
         n = self._count_entries(offset, lambda at, n: self.source.read(at + self.base, n))
         return n is not None

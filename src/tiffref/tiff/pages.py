@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import MalformedTiff, ManifestMismatch, TiffrefError, UnsupportedTiff
 from ..model.tiff_facts import IfdFacts, LevelFacts
-from .facts import decodes_by_stream, n_segments_of, ndpi_segments, read_facts, shape_of, stream_key
+from .facts import n_segments_of, ndpi_segments, read_facts, shape_of, stream_key
 from .ifd import (
     KIND_TAGS,
     MAX_ENTRIES,
@@ -379,21 +379,17 @@ class Pages:
         kind = columns.kind.copy()
         for number, first in enumerate(columns.first):
             try:
-                facts = self.facts(first)
+                key_of = stream_key(self.facts(first))
             except MalformedTiff:
+                key_of = None
+            if key_of is None:
                 continue
-            if decodes_by_stream(facts):
-                self._split_by_stream(kind, np.flatnonzero(columns.kind == number), facts)
+            # rows of one kind get different numbers if their streams decode differently
+            keys: dict[object, int] = {}
+            for row in np.flatnonzero(columns.kind == number).tolist():
+                key = key_of(self.reader, self.directory(row))
+                kind[row] = keys.setdefault(key, int(kind.max()) + 1 if keys else number)
         return kind
-
-    def _split_by_stream(
-        self, kind: NDArray[np.int32], rows: NDArray[np.intp], facts: IfdFacts
-    ) -> None:
-        """Give rows of one kind different numbers if their streams decode differently."""
-        keys: dict[object, int] = {}
-        for row in rows.tolist():
-            key = stream_key(self.reader, self.directory(row), facts)
-            kind[row] = keys.setdefault(key, int(kind.max()) + 1 if keys else int(kind[row]))
 
     def series_key(self, row: int) -> tuple[object, ...]:
         """Return a key that is equal for images of the same series."""

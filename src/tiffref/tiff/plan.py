@@ -73,8 +73,8 @@ def _contiguous_planes(level: LevelFacts, n_strips: int) -> NDArray[np.uint64] |
 
 def _plan_planes(
     level: LevelFacts, dims: tuple[str, ...], codec: SegmentCodec, starts: NDArray[np.uint64]
-) -> Array:
-    """Plan chunks of contiguous planes: merge rows first, then planes."""
+) -> Array | None:
+    """Plan chunks of contiguous planes: merge rows first, then planes; None if they do not fit."""
     page = level.ifds[0].shape
     row_bytes = page[3] * page[4] * np.dtype(codec.dtype).itemsize
     plane_bytes = page[2] * row_bytes
@@ -89,9 +89,7 @@ def _plan_planes(
         rows, grid_rows = page[2], 1
     chunks = fit_chunks(level.shape, level.axes, page, (1, 1, rows, page[3], page[4]), n_pages)
     if chunks is None:
-        raise UnsupportedTiff(
-            "pages do not tile the array", got=page, expected=f"{n_pages} pages in {level.shape}"
-        )
+        return None
     n_planes = 1
     split = [n for n, size in enumerate(level.shape) if chunks[n] < size]
     if grid_rows > 1:
@@ -216,8 +214,9 @@ def plan_level(
     codecs, of_page = _codec_table(level, is_short)
     if not is_native and len(codecs) == 1 and codecs[0].is_plain and ifd.tile is None:
         planes = _contiguous_planes(level, split_strips(ifd, segment[2])[0])
-        if planes is not None:
-            return LevelPlan(_plan_planes(level, dims, codecs[0], planes), True)
+        merged = None if planes is None else _plan_planes(level, dims, codecs[0], planes)
+        if merged is not None:
+            return LevelPlan(merged, True)
     return _plan_segments(level, dims, codecs, of_page, segment)
 
 
@@ -386,7 +385,7 @@ _NEED_BITS = frozenset({32766, 32809})
 
 _NONE = 1
 """libtiff ignores the predictor of uncompressed data, and no known writer applies one."""
-_LERC, _NODATA = 34887, 42113
+_LERC = 34887
 _UNASSOCIATED_ALPHA = 2
 
 _PARAMETER_TAGS: dict[int, dict[str, int]] = {
@@ -435,7 +434,6 @@ def segment_codec(ifd: IfdFacts, *, is_short: bool = False) -> SegmentCodec:
         "<f4" if "calibration" in parameters else None, ifd.dtype, ifd.compression, ifd.predictor,
         ifd.byteorder, ifd.bits, ifd.sample_format, ifd.fill_order,
         ifd.photometric if _is_subsampled(ifd) or ifd.compression in _NEED_PHOTOMETRIC else 1,
-        _parse_nodata(ifd.tags.get(_NODATA, 0), ifd.dtype) or None if is_short else None,
     )  # fmt: skip
     return replace(codec, parameters=parameters) if parameters else codec
 
@@ -453,7 +451,6 @@ def _codec_without_parameters(
     sample_format: int,
     fill_order: int,
     photometric: int,
-    fill: float | int | None,
 ) -> SegmentCodec:
     """Return a codec without parameters; cached, since many files share it."""
     dtype = np.dtype(stored_dtype)
@@ -472,21 +469,7 @@ def _codec_without_parameters(
         fill_order=fill_order if row is None or row.has_fill_order else 1,
         photometric=photometric,
         edge=edge,
-        fill=fill,
     )
-
-
-def _parse_nodata(value: Any, dtype: str) -> float | int:
-    """Parse GDAL_NODATA as a number of the dtype; 0 if it is not one."""
-    is_whole = np.dtype(dtype).kind in "iub"
-    try:
-        number = (int if is_whole else float)(str(value).replace(",", "."))
-    except (ValueError, OverflowError):
-        return 0
-    if not is_whole or np.dtype(dtype).kind == "b":
-        return number
-    limits = np.iinfo(dtype)
-    return number if limits.min <= number <= limits.max else 0
 
 
 def _cropped_shape(page: Shape5, segment: Shape5) -> tuple[int, int, int]:

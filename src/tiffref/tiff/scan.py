@@ -33,6 +33,7 @@ from ..metadata.gdal import parse_nodata
 from ..metadata.layout import MASK_BIT, LevelName, find_role, name_levels
 from ..metadata.report import Report
 from ..model.array import Array, check_zattrs
+from ..model.codec import SegmentCodec
 from ..model.tiff_facts import FileFacts, IfdFacts, LevelFacts, SeriesFacts
 from ..references import References
 from .byte_counts import without_truncated
@@ -483,7 +484,7 @@ def _plan_array(
 
 
 def _with_nodata(array: Array, ifd: IfdFacts, nodata: Any, report: Report) -> Array:
-    """Set the fill value to GDAL's nodata."""
+    """Set the fill value, and what pads cropped segments, to GDAL's nodata."""
     if nodata is None:
         return array
     # complex integers are read as floating-point numbers, and can have fewer values
@@ -499,7 +500,13 @@ def _with_nodata(array: Array, ifd: IfdFacts, nodata: Any, report: Report) -> Ar
             hint="Pass fillvalue= to choose another value.",
         )
         fill = nearest
-    return array if fill is None else replace(array, fill_value=fill)
+    if fill is None:
+        return array
+    codecs = [
+        replace(one, fill=fill.real or None) if isinstance(one, SegmentCodec) and one.edge else one
+        for one in array.codecs
+    ]
+    return replace(array, fill_value=fill, codecs=tuple(codecs))
 
 
 def _check_planes(
