@@ -222,16 +222,24 @@ def parse_nodata(value: Any, dtype: np.dtype, report: Report) -> tuple[Any, Any]
         return None, None
     text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
     text = text.strip("\0 \t\r\n")
+    parse = _parse_number if len(text) <= _MAX_CACHED_LENGTH else _parse_number.__wrapped__
+    fill_value, nearest, defect = parse(text, dtype)
+    if defect:
+        report.add(_NODATA_LABEL, defect, got=repr(text[:40]))
+    return fill_value, nearest
+
+
+@functools.lru_cache(maxsize=64)
+def _parse_number(text: str, dtype: np.dtype) -> tuple[Any, Any, str]:
+    """Return fill value and nearest value as `parse_nodata`, and a defect of the text."""
     number, rest = _leading_number(text)
     if number is None:
-        report.add(_NODATA_LABEL, "not a number", got=repr(text[:40]))
-        return None, None
+        return None, None, "not a number"
     others = [_leading_number(other)[0] for other in re.split(r"[\s;|]+", rest) if other]
-    if any(other != number and str(other) != str(number) for other in others):  # NaN is not NaN
-        report.add(
-            _NODATA_LABEL, "bands have different values; the first one is used", got=repr(text[:40])
-        )
-    return _as_sample(number, dtype)
+    # NaN is not NaN
+    differs = any(other != number and str(other) != str(number) for other in others)
+    defect = "bands have different values; the first one is used" if differs else ""
+    return *_as_sample(number, dtype), defect
 
 
 def _as_sample(number: float, dtype: np.dtype) -> tuple[Any, Any]:
