@@ -122,6 +122,18 @@ def test_out_is_filled_and_returned(make_array: Callable[..., Array]) -> None:
         read_array(array, selection, fetch=Fetcher(), out=out[0])
 
 
+@pytest.mark.parametrize("n_rows", [1 << 30, 1 << 50])  # also more bytes than 63 bits can count
+def test_a_selection_larger_than_memory(n_rows: int) -> None:
+    shape = n_rows, 1 << 20
+    codec = SegmentCodec((1, 1, *shape), "|u1")
+    manifest = Manifest.from_columns((1, 1), (), [0], [0])
+    array = Array(shape, shape, np.dtype("u1"), ("y", "x"), (codec,), manifest)
+    with pytest.raises(SelectionError, match=f"does not fit.*{n_rows}") as e:
+        read_array(array, ..., fetch=Fetcher())
+    assert isinstance(e.value, MemoryError)
+    assert not read_array(array, (slice(-3, None), slice(2)), fetch=Fetcher()).any()
+
+
 @pytest.mark.parametrize(("fill", "expected"), [(None, 0), (9, 9)])
 def test_missing_chunks_read_as_fill_value(
     make_array: Callable[..., Array], fill: Any, expected: int

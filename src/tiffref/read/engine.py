@@ -271,14 +271,20 @@ def read_array(
     return target[parsed.index] if out is None else out
 
 
+class _TooLarge(SelectionError, MemoryError):
+    """The selection needs more memory than there is."""
+
+
 def make_target(array: Array, selection: Selection, out: NDArray | None) -> NDArray:
     """Return the array to read into, in ascending order along all dimensions."""
     if out is None:
         try:
             return np.empty(selection.counts, array.dtype)
-        except ValueError as error:  # more than 2**63 bytes
-            raise SelectionError(
-                "the selection is larger than any memory", got=selection.counts, hint="Read a part."
+        except (MemoryError, ValueError) as error:  # the latter for more than 2**63 bytes
+            raise _TooLarge(
+                "the selection does not fit in memory",
+                got=f"{array.dtype} samples of shape {selection.counts}",
+                hint="Read a part, or a smaller level.",
             ) from error
     if out.shape != selection.shape or out.dtype != array.dtype:
         raise SelectionError(
