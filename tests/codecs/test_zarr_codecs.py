@@ -296,6 +296,18 @@ def test_metadata_comes_back_and_decodes_alike(codec):
         np.testing.assert_array_equal(decode_segment(back, data).ravel(), image.ravel())
 
 
+@pytest.mark.parametrize("samples", [3, 4])
+@pytest.mark.parametrize("compression", IMAGE_CODECS)
+def test_images_come_back_from_metadata(compression, samples):
+    image = values((1, 12, 20, samples), "u1")
+    data = IMAGE_CODECS[compression](np.ascontiguousarray(image[0]))
+    codec = SegmentCodec(image.shape, "|u1", compression)
+    for back in raised(codec):
+        assert isinstance(back, SegmentCodec)
+        found = decode_segment(back, data)
+        np.testing.assert_array_equal(found.ravel(), decode_segment(codec, data).ravel())
+
+
 @settings(max_examples=80)
 @given(
     compression=st.sampled_from([1, 2, 4, 5, 6, 7, 8, 34676, 34887, 50000, 50001, 50002]),

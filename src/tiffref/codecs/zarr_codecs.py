@@ -193,7 +193,8 @@ def _parse_zarr2(metadata: Mapping[str, Any], chunks: Sequence[int]) -> SegmentC
     # rows and samples are not distinguished, which does not matter without a predictor
     shape, parameters = (1, 1, 1, math.prod(chunks)), {}
     if compressor.pop("hasalpha", None) is not None:
-        shape = (1, 1, max(1, math.prod(chunks) // 4), 4)
+        *rows, columns, samples = chunks
+        shape = (1, math.prod(rows), columns, samples)
     if compressor.get("id") == "imagecodecs_jpeg":
         for name, parameter in _JPEG_NAMES.items():
             if name in compressor:
