@@ -12,6 +12,7 @@ from sequences import pixels, write
 from tiffref.errors import (
     MalformedTiff,
     ManifestMismatch,
+    MetadataWarning,
     TiffrefError,
 )
 
@@ -207,3 +208,30 @@ def test_directories_at_impossible_places(tmp_path, offset):
     (tmp_path / "1.tif").write_bytes(raw)
     with pytest.raises(TiffrefError, match=r"1\.tif"):
         tiffref.scan_sequence(str(tmp_path / "*.tif"))
+
+
+def write_ome_set(folder, names):
+    """Write files that each describe all of the set: a channel of 2 planes in each file."""
+    planes = "".join(
+        f'<TiffData FirstC="{n}" PlaneCount="2"><UUID FileName="{name}">{n}</UUID></TiffData>'
+        for n, name in enumerate(names)
+    )
+    image = (
+        '<Image ID="Image:0"><Pixels DimensionOrder="XYZCT" Type="uint16" SizeX="8" SizeY="6" '
+        f'SizeZ="2" SizeC="{len(names)}" SizeT="1">{planes}</Pixels></Image></OME>'
+    )
+    for n, name in enumerate(names):
+        data = np.full((2, 6, 8), n, "u2")
+        text = f'<OME UUID="{n}">{image}'
+        tifffile.imwrite(folder / name, data, description=text, metadata=None)
+
+
+def test_members_of_one_set_are_reported_since_each_stands_for_all(tmp_path):
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        write_ome_set(tmp_path / folder, ["c0.ome.tif", "c1.ome.tif"])
+    with pytest.warns(MetadataWarning, match=r"2 of 2 files .*c0.*c1.*Scan one file of each set"):
+        references = tiffref.scan_sequence(tmp_path / "a" / "*.tif")
+    assert references.group["image"].dims == ("i", "c", "z", "y", "x")
+    references = tiffref.scan_sequence([tmp_path / "a/c0.ome.tif", tmp_path / "b/c0.ome.tif"])
+    assert read(references)[:, :, 0, 0, 0].tolist() == [[0, 1], [0, 1]]

@@ -116,6 +116,23 @@ def have_same_location(parts: Sequence[Part]) -> bool:
     )
 
 
+def members_of_sets(parts: Sequence[Part | None]) -> list[str]:
+    """Return the files whose arrays have planes in other files of the sequence."""
+    urls = {part.source.url for part in parts if part is not None}
+    return [
+        part.url
+        for part in parts
+        if part is not None
+        and any(
+            not urls.isdisjoint(
+                {source.url for source in array.manifest.sources} - {part.source.url}
+            )
+            for array in part.arrays.values()
+            if len(array.manifest.sources) > 1
+        )
+    ]
+
+
 def scan_files(
     urls: Sequence[str],
     options: Mapping[str, Any],

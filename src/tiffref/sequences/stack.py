@@ -60,7 +60,14 @@ from .coordinates import (
     read_values,
     warn_of_differing,
 )
-from .file_scans import Part, Progress, read_dates, scan_files, unreadable
+from .file_scans import (
+    Part,
+    Progress,
+    members_of_sets,
+    read_dates,
+    scan_files,
+    unreadable,
+)
 from .inputs import FileList, list_files, read_fields
 from .plates import PLATE_AXES, to_plate
 
@@ -216,6 +223,12 @@ def scan_sequence(
         what = f"The masks of {len(masked)} of {len(parts)} files are left out: {first_few(masked)}"
         hint = "If all files have a mask, series=None also stacks masks, series=1 only masks."
         warn(MetadataWarning(f"{what}. {hint}"), stacklevel=2)
+    if repeated := members_of_sets(parts):
+        what = f"{len(repeated)} of {len(parts)} files are read with other files of the list"
+        hint = (
+            "They are sets, such as OME-TIFF: their planes are repeated. Scan one file of each set."
+        )
+        warn(MetadataWarning(f"{what}: {first_few(repeated)}. {hint}"), stacklevel=2)
     for n, bands in enumerate(_without_differing_units(listed.bands)):
         if bands and (part := parts[n]) is not None:
             report = Report(part.url)
