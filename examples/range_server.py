@@ -21,6 +21,7 @@ class RangeServer(ThreadingHTTPServer):
     """The server; `ranges` lists (path, first byte, length) of every range that was sent."""
 
     daemon_threads = True
+    request_queue_size = 128  # browsers and Node.js connect many times at once
 
     def __init__(self, folder: Path, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), partial(RangeHandler, directory=str(folder)))
