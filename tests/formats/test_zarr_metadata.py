@@ -72,6 +72,7 @@ def test_fill_values(dtype: str, value: object, v2: object, v3: object) -> None:
                   value)  # fmt: skip
     group = Group({"a": array})
     assert to_documents(group, 2)["a/.zarray"]["fill_value"] == v2
+    assert ("_FillValue" in to_documents(group, 2)["a/.zattrs"]) == (value is not None)
     if dtype[0] != "M":
         assert to_documents(group, 3)["a/zarr.json"]["fill_value"] == v3
     json.dumps(to_documents(group, 2), allow_nan=False)

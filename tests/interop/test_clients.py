@@ -89,6 +89,32 @@ def test_client_reads_the_pixels_of_the_tiff(client: str, example: Example) -> N
     np.testing.assert_array_equal(array, expected)
 
 
+@pytest.mark.parametrize("kind", ["v2", "v3", "parquet"])
+@pytest.mark.parametrize(("dtype", "nodata"), [("<i2", -9999), (">f4", -9999.5), ("<f8", np.nan)])
+def test_virtualizarr_masks_nodata(tmp_path: Path, kind: str, dtype: str, nodata: float) -> None:
+    pytest.importorskip("virtualizarr")
+    import xarray as xr
+    from obspec_utils.registry import ObjectStoreRegistry
+    from obstore.store import LocalStore
+    from virtualizarr.parsers import KerchunkJSONParser, KerchunkParquetParser
+
+    pixels = np.arange(48).astype(dtype).reshape(6, 8)
+    pixels[1:3] = nodata
+    extra = [(42113, "s", 0, str(nodata), False)]
+    tifffile.imwrite(tmp_path / "a.tif", pixels, metadata=None, extratags=extra)
+    document = tmp_path / ("refs.parq" if kind == "parquet" else "refs.json")
+    references = tiffref.scan(tmp_path / "a.tif")
+    references.write_fsspec(document, **({"zarr_format": 3} if kind == "v3" else {}))
+    registry = ObjectStoreRegistry({"file://": LocalStore()})
+    parse = KerchunkParquetParser() if kind == "parquet" else KerchunkJSONParser()
+    store = parse(url=document.as_uri(), registry=registry)
+    with xr.open_zarr(store, consolidated=False, zarr_format=3, chunks=None) as dataset:
+        is_missing = dataset["image"].isnull().to_numpy()
+    assert is_missing[1:3].all() and is_missing.sum() == 16
+    found = tiffref.References.open(document).group["image"]
+    assert found.attributes == references.group["image"].attributes
+
+
 PYTHON_ONLY = {
     "packbits": (np.uint16, {"compression": "packbits"}),
     "predictor-2": (np.uint16, {"compression": "zlib", "predictor": 2}),

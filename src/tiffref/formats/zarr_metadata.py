@@ -123,7 +123,11 @@ def _node_to_v2(path: str, node: Node, more: Mapping[str, Any], is_own: bool) ->
         if node.attributes or more:
             documents[key] = to_text({**node.attributes, **more}, key)
         return documents
-    fill = "null" if node.fill_value is None else to_text(_encode_fill(node.fill_value, node.dtype))
+    fill = "null"
+    if node.fill_value is not None:
+        fill = to_text(_encode_fill(node.fill_value, node.dtype))
+        # VirtualiZarr converts arrays to v3, where a fill value alone does not mean missing data
+        more = {_MASK: encode_mask_value(node.fill_value, node.dtype), **more}
     return {
         f"{lead}.zarray": _zarray(_only_codec(path, node), node.shape, node.chunks, fill),
         key: _zattrs(node, more, key),
@@ -445,6 +449,8 @@ def _parse_array2(document: Mapping[str, Any], attributes: Mapping[str, Any]) ->
     dtype = _parse_dtype(document["dtype"], _parse_dtype2)
     dims, attributes = _extract_dims(attributes, len(shape))
     fill = None if document["fill_value"] is None else _parse_fill(document["fill_value"], dtype)
+    if fill is not None and attributes.get(_MASK) == encode_mask_value(fill, dtype):
+        attributes = {name: value for name, value in attributes.items() if name != _MASK}
     codec, rule, dtype = from_zarr2(document), KeyRule("", separator, "0"), dtype.newbyteorder("=")
     return ArrayMetadata(shape, chunks, dtype, dims, codec, fill, attributes, rule)
 
