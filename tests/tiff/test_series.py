@@ -22,6 +22,7 @@ from tiffref.io.source import LocalSource
 from tiffref.model.tiff_facts import LevelFacts
 from tiffref.tiff.descriptions import imagej_metadata, imagej_text, shaped_text
 from tiffref.tiff.ifd import TiffReader
+from tiffref.tiff.pages import Level
 from tiffref.tiff.series import (
     Listing,
     geotiff_series,
@@ -753,3 +754,23 @@ def test_an_ome_tiff_by_name_whose_axes_are_known_is_silent(
 ) -> None:
     tifffile.imwrite(tmp_path / "a.ome.tif", GRADIENT, ome=False, **how)
     assert tiffref.scan(tmp_path / "a.ome.tif", strict=True)
+
+
+@pytest.mark.parametrize("is_declared", [False, True])
+def test_many_images_of_different_sizes_are_not_compared_with_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_declared: bool
+) -> None:
+    counts = []
+    facts = Level.facts.fget
+    for n_images in (30, 60):
+        path = tmp_path / f"{n_images}.tif"
+        with tifffile.TiffWriter(path) as tif:
+            for n in range(n_images):  # 64 rows: all may be overviews of the one before
+                pixels = np.zeros((64, n_images - n), np.uint8)
+                tif.write(pixels, subfiletype=int(is_declared and n > 0), metadata=None)
+        calls: list[int] = []
+        counting = property(lambda level, calls=calls: calls.append(1) or facts(level))
+        monkeypatch.setattr(Level, "facts", counting)
+        assert len(tiffref.scan(path).series) == n_images
+        counts.append(len(calls))
+    assert counts[1] < 3 * counts[0]

@@ -10,6 +10,7 @@ References: TIFF 6.0 (NewSubfileType), TIFF technical note 1 (SubIFDs), OGC 21-0
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import re
 from collections.abc import Mapping
@@ -276,38 +277,42 @@ def _make_pyramids(series: list[Series], *, is_reduced: bool) -> None:
 
     With `is_reduced`, only images whose NewSubfileType declares a reduced image.
     """
-    for position, top in enumerate(series):
+    places: dict[object, list[tuple[int, int]]] = {}  # by shape: there can be many images
+    for place, level in enumerate(one.levels[0] for one in series):
+        is_declared = level.error is None and level.facts.subfile_type & 1
+        if is_declared or (level.error is None and not is_reduced):
+            key = level.axes, level.shape, level.facts.dtype
+            places.setdefault(key, []).append((place, is_declared))
+    used: set[int] = set()
+    for place, top in enumerate(series):
         pages, row = top.levels[0].first
-        is_sub_ifd = pages.directory(row).name.startswith("@")
-        factors: tuple[int, ...] = _FACTORS
-        for other in () if is_sub_ifd else series[position + 1 :]:
-            level = other.levels[0]
-            if not is_reduced or (level.error is None and level.facts.subfile_type & 1):
-                factor = _reduction_factor(top.levels[-1], level, factors)
-                if factor is not None:
-                    factors = (factor,)
-                    top.levels.append(level)
-                    series.remove(other)
+        if place in used or pages.directory(row).name.startswith("@"):
+            continue
+        after, factors = place, _FACTORS
+        while found := _find_reduced(top.levels[-1], factors, places, used, after):
+            after, factors = found[0], found[1:]
+            used.add(after)
+            top.levels.append(series[after].levels[0])
+    series[:] = [one for place, one in enumerate(series) if place not in used]
 
 
-def _reduction_factor(large: Level, small: Level, factors: tuple[int, ...]) -> int | None:
-    """Return the factor by which one level is smaller than another; None if no factor fits."""
-    if large.error or small.error or large.axes != small.axes:
-        return None
-    is_declared = small.facts.subfile_type & 1
-    scaled = []
-    for axis, n, m in zip(large.axes, large.shape, small.shape, strict=True):
-        # GDAL also writes overviews of images of one row; tifffile does not recognize these
-        if axis in "XYZ" and not (n == 1 and is_declared):
-            scaled.append((n, m))
-        elif n != m:
-            return None
-    if not scaled or large.facts.dtype != small.facts.dtype:
-        return None
-    for factor in factors:  # rounded up or down
-        if all(factor <= n and m in (n // factor, -(-n // factor)) for n, m in scaled):
-            return factor
-    return None
+def _find_reduced(
+    large: Level, factors: tuple[int, ...], places: Mapping, used: set[int], after: int
+) -> tuple[int, int] | None:
+    """Return the place of the next image that is a smaller copy, and by which factor; or None."""
+    axes, found = list(zip(large.axes, large.shape, strict=True)), []
+    spatial = [n for axis, n in axes if axis in "XYZ"]
+    for factor in factors if large.error is None else ():
+        if any(1 < n < factor for n in spatial):
+            break
+        rounded = [{-(-n // factor), n // factor or 1} if a in "XYZ" else {n} for a, n in axes]
+        for shape in itertools.product(*rounded):
+            for place, is_declared in places.get((large.axes, shape, large.facts.dtype), ()):
+                is_free = place > after and place not in used and shape != large.shape
+                # GDAL also writes overviews of images of one row; tifffile does not recognize these
+                if is_free and (is_declared or 1 not in spatial):
+                    found.append((place, factor))
+    return min(found, default=None)
 
 
 # ---- one IFD that describes many planes
