@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import tifffile
 from bad_documents import BAD, GOOD
 from groups import make_flat, make_group
+from microscopes import write_rgb_pyramid
 
 import tiffref
 from tiffref.errors import InvalidReferences, MetadataWarning, SourceError, TruncationWarning
@@ -192,8 +194,9 @@ def test_files_as_json_and_parquet(tmp_path: Path) -> None:
     for name in ("refs.json", "refs.parquet"):
         report = validate(tmp_path / name, sources=True, pixels="all")
         assert report.url == str(tmp_path / name)
-        # the files here are other than their record says, in time and ETag
-        assert {finding.code for finding in report.findings} <= {"stale"}
+        # the files here are other than their record says, in time and ETag, and there is no record
+        # of what is in them
+        assert {finding.code for finding in report.findings} <= {"stale", "not-compared"}
         assert list(report.arrays) == [path for path, _ in group.arrays()]
 
 
@@ -374,6 +377,67 @@ def test_files_that_tifffile_cannot_decode_are_named_once(
     assert (finding.code, finding.severity, finding.n_more) == ("not-compared", "warning", 47)
     assert "tifffile cannot decode it: ValueError: no decoder" in finding.what
     assert report.n_chunks_compared == 0
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("axes", ["as-stored", "ngff"])
+def test_a_selected_level_is_compared(tmp_path: Path, zarr_format: int, axes: Any) -> None:
+    path = tmp_path / "a.ome.tif"
+    write_rgb_pyramid(path, "zlib")
+    references = tiffref.scan(path, level=1, axes=axes)
+    document = references.to_kerchunk(zarr_format)
+    report = validate(document, pixels="all")
+    n_chunks = references.group["image"].manifest.n_chunks
+    assert (report.findings, report.n_chunks_compared) == ([], n_chunks)
+    first, second = [key for key in document["refs"] if re.search(r"image/[\d./c]+$", key)][:2]
+    document["refs"][first] = document["refs"][second]
+    assert codes(validate(document, pixels="all")) == ["pixels"]
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_wells_are_compared(tiles: Path, zarr_format: int) -> None:
+    references = tiffref.scan_sequence(str(tiles / "r{row}_c{column}.tif"), layout="hcs")
+    document = references.to_kerchunk(zarr_format)
+    report = validate(document, pixels="all")
+    assert (report.findings, report.n_chunks_compared) == ([], 4 * 12)
+    first, second = [key for key in document["refs"] if re.search(r"image/[\d./c]+$", key)][:2]
+    document["refs"][first] = document["refs"][second]
+    assert codes(validate(document, pixels="all")) == ["pixels"]
+
+
+def test_what_is_not_compared_is_reported(tiles: Path) -> None:
+    for path in tiles.glob("r*.tif"):
+        with tifffile.TiffWriter(path, append=True) as tif:
+            tif.write(np.zeros((5, 6), np.uint8))
+    document = tiffref.scan_sequence(str(tiles / "r{row}_c{column}.tif"), series=0, layout="hcs")
+    (first, *_) = findings = validate(document, pixels="all").findings
+    assert [one.code for one in findings] == ["not-compared"] * 4
+    assert "several images" in first.what
+    foreign = tiffref.scan(tiles / "r0_c0.tif").to_kerchunk()
+    del foreign["refs"][".zattrs"]
+    report = validate(foreign, pixels="all")
+    assert (codes(report), report.n_chunks_compared) == (["not-compared"] * 2, 0)
+    assert "which image of the TIFF" in report.findings[0].what
+
+
+def test_open_references(image: Path, tmp_path: Path) -> None:
+    references = tiffref.scan(image)
+    report = validate(references, sources=True, pixels="all")
+    assert (report.findings, report.url) == ([], None)
+    assert (
+        report.n_chunks_compared
+        == validate(references.to_kerchunk(), pixels="all").n_chunks_compared
+        > 0
+    )
+    references.write_fsspec(tmp_path / "refs.parq")
+    assert (
+        validate(References.open(tmp_path / "refs.parq"), pixels="all").to_json()
+        == report.to_json()
+    )
+    image.write_bytes(image.read_bytes() + b"0")
+    assert codes(validate(references, sources=True)) == ["stale"]
+    with pytest.raises(InvalidReferences, match="cannot open int as references"):
+        validate(3)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["stacked", "joined"])

@@ -76,18 +76,35 @@ def find_reference_decoder(
     """
     for series in references.series:
         for level, row in enumerate(series.get("levels", ())):
-            if row.get("path") != path or not array.manifest.sources or "well" in series:
-                continue
-            image = int(series["index"]), level
-            if series.get("kind") == "page":
-                return ReferenceDecoder(array, "pages selected with key=", None, options)
-            if "sequence" not in series:
-                order = _transpose_order(array, str(series.get("axes", "")))
-                return ReferenceDecoder(array, image, None, options, order)
-            dims = list(series["sequence"]["dims"])
-            if list(array.dims[: len(dims)]) == dims:
-                return ReferenceDecoder(array, image, len(dims), options)
-    return ReferenceDecoder(array, None, None, options)
+            if row.get("path") == path and array.manifest.sources:
+                same = [one for one in references.series if one["index"] == series["index"]]
+                return _decoder_of_level(array, same, same.index(series), level, options)
+    is_stored = bool((array.manifest.source >= 0).any())
+    image = "the document does not say which image of the TIFF it is" if is_stored else None
+    return ReferenceDecoder(array, image, None, options)
+
+
+def _decoder_of_level(
+    array: Array, images: Sequence[Any], position: int, level: int, options: Mapping[str, Any]
+) -> ReferenceDecoder:
+    """Return the decoder of a level; `images` are the positions of its image, if there are any."""
+    series = images[position]
+    axes, dims = str(series.get("axes", "")), list(array.dims)
+    image: Any = int(series["index"]), level
+    n_new, order, is_part = None, None, False
+    if series.get("kind") == "page":
+        image = "pages selected with key="
+    elif "well" in series:
+        n_new = len(dims) - len(axes)
+        is_file = "".join(dims[n_new:]).upper() == axes and set(array.chunks[:n_new]) <= {1}
+        image = (None, level) if is_file else "the axes of the files are in another order"
+    elif "sequence" in series:
+        n_new = len(series["sequence"]["dims"])
+        if dims[:n_new] != [*series["sequence"]["dims"]]:
+            image = "the axes of the sequence are in another order"
+    else:
+        order, is_part = _transpose_order(array, axes), len(images) > 1
+    return ReferenceDecoder(array, image, n_new, options, order, position if is_part else None)
 
 
 def _transpose_order(array: Array, axes: str) -> tuple[int, ...] | None:
@@ -110,8 +127,8 @@ class ReferenceDecoder:
     array
         The array to compare with.
     image
-        Series and level of the image in each file; a text that says why they are unknown; None for
-        arrays that are not images, such as coordinates.
+        Series and level of the image in each file, None for the only series; a text that says why
+        they are unknown; None for arrays that are not images, such as coordinates.
     n_new
         Number of new axes of a sequence of files; None if tifffile reads the whole array from the
         first file: one TIFF, or an OME-TIFF set.
@@ -119,13 +136,16 @@ class ReferenceDecoder:
         Options of the fsspec file systems of the files.
     order
         Permutation from the axes of the image to those of the array; None if equal.
+    position
+        Index along the axis R (positions of the stage) of the image; None for all.
     """
 
     array: Array
-    image: tuple[int, int] | str | None
+    image: tuple[int | None, int] | str | None
     n_new: int | None
     options: Mapping[str, Any]
     order: tuple[int, ...] | None = None
+    position: int | None = None
     _images: dict[int, Any] = field(default_factory=dict)
     _open_files: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -148,12 +168,12 @@ class ReferenceDecoder:
             Samples; a text that says why they are unknown; None for a chunk without a file.
         """
         array, n_new = self.array, self.n_new or 0
-        source = 0 if self.n_new is None else self._find_source(index)
-        if source is None or self.image is None:
-            return None
-        if isinstance(self.image, str):
+        if not isinstance(self.image, tuple):
             return self.image
-        image = self._decode(source, self.image)
+        source = 0 if self.n_new is None else self._find_source(index)
+        if source is None:
+            return None
+        image = self._decode(source, *self.image)
         if isinstance(image, str):
             return image
         begin = self._find_begin(source, index[:n_new], image.shape)
@@ -199,7 +219,7 @@ class ReferenceDecoder:
         last = (begin + shape - 1) // chunks
         return begin if np.array_equal(last[partial], own.max(axis=0)[partial]) else None
 
-    def _decode(self, source: int, image: tuple[int, int]) -> Any:
+    def _decode(self, source: int, *image: Any) -> Any:
         """Return the image of a file, decoded once, or a text that says why it cannot be."""
         if source not in self._images:
             sizes = [getattr(pixels, "nbytes", 0) for pixels in self._images.values()]
@@ -208,7 +228,7 @@ class ReferenceDecoder:
             self._images[source] = self._read(self.array.manifest.sources[source].url, *image)
         return self._images[source]
 
-    def _read(self, url: str, series: int, level: int) -> Any:
+    def _read(self, url: str, series: int | None, level: int) -> Any:
         """Return the image of a file as an array; a lazy Zarr array if it is large."""
         import tifffile
 
@@ -220,11 +240,17 @@ class ReferenceDecoder:
                 source = stack.enter_context(closing(open_source(url, self.options)))
                 file: Any = SourceFile(source)
                 tif = stack.enter_context(tifffile.TiffFile(file, name=url))
-                image = tif.series[series].levels[level]
+                if series is None and len(tif.series) > 1:
+                    return "the files have several images"
+                levels = tif.series[series or 0].levels
+                empty = [self._arrange(np.broadcast_to(b"", x.shape), x.axes) for x in levels]
+                shapes = [pixels.shape for pixels in empty]
+                shape = self.array.shape[self.n_new or 0 :]
+                # a level selected with level= is the first of its document
+                image = levels[shapes.index(shape) if shape in shapes else level]
                 if image.nbytes <= _MAX_DECODED_BYTES:
-                    pixels = image.asarray()
-                    return pixels if self.order is None else pixels.transpose(self.order)
-                if self.order is not None:
+                    return self._arrange(image.asarray(), image.axes)
+                if self.order is not None or self.position is not None:
                     return "a large image with a different order of axes"
                 array = zarr.open_array(stack.enter_context(image.aszarr()), mode="r")
                 self._open_files.push(stack.pop_all())
@@ -233,6 +259,12 @@ class ReferenceDecoder:
             return str(error)
         except (*_FAILURES, *client_errors()) as error:  # type: ignore[misc]
             return _describe_failure(error)
+
+    def _arrange(self, pixels: NDArray, axes: str) -> NDArray:
+        """Return the pixels of an image with the axes of the array."""
+        if self.position is not None and "R" in axes:
+            pixels = pixels[(slice(None),) * axes.index("R") + (self.position,)]
+        return pixels if self.order is None else pixels.transpose(self.order)
 
 
 def _describe_failure(error: Exception) -> str:
@@ -308,7 +340,7 @@ class Report:
 
 @rejects_unknown_arguments
 def validate(
-    document: Mapping[str, Any] | str | os.PathLike[str],
+    document: References | Mapping[str, Any] | str | os.PathLike[str],
     *,
     sources: bool = False,
     pixels: int | Literal["all"] = 0,
@@ -321,7 +353,8 @@ def validate(
     Parameters
     ----------
     document
-        Path or URL of a JSON file or of a folder of parquet references, or the document itself.
+        Path or URL of a JSON file or of a folder of parquet references, the document itself, or
+        references such as those of `tiffref.scan`.
     sources
         Check that each source exists, is unchanged since it was scanned, and is long enough.
     pixels
@@ -345,7 +378,7 @@ def validate(
     SourceError
         If the document itself cannot be read.
     InvalidReferences
-        If `document` is not a path, URL or mapping.
+        If `document` is not a path, URL, mapping or `References`.
 
     Examples
     --------
@@ -354,8 +387,9 @@ def validate(
     >>> tiffref.validate("image.json", sources=True, pixels=2).ok
     True
     """
-    check_kind(document)
-    report = Report(None if isinstance(document, Mapping) else redact(os.fspath(document)))
+    check_kind({} if isinstance(document, References) else document)
+    has_url = not isinstance(document, References | Mapping)
+    report = Report(redact(os.fspath(document)) if has_url else None)  # type: ignore[arg-type]
     if pixels != "all" and not (isinstance(pixels, Integral) and pixels >= 0):
         expected = "0 or more, or 'all'"
         raise SelectionError("not a number of chunks", got=repr(pixels), expected=expected)
@@ -363,8 +397,7 @@ def validate(
     if references is None:
         return report
     _check_arrays(references, report)
-    is_closed = _check_allowed(references, allow, report)
-    if is_closed or not (sources or pixels):
+    if _check_allowed(references, allow, report) or not (sources or pixels):
         return report
     with contextlib.closing(Fetcher(source_options, verify="never")) as fetch:
         if sources:
@@ -407,18 +440,20 @@ def load_schema(name: str) -> dict[str, Any]:
 
 
 def _parse(
-    document: Mapping[str, Any] | str | os.PathLike[str],
+    document: References | Mapping[str, Any] | str | os.PathLike[str],
     storage_options: Mapping[str, Any] | None,
     report: Report,
 ) -> References | None:
     try:
-        if is_parquet(document):
+        if isinstance(document, References):
+            parsed: Any = document
+        elif is_parquet(document):
             parsed = parse_parquet(document, storage_options)  # type: ignore[arg-type]
-            for _, array in parsed.group.arrays():
-                array.manifest.load()
         else:
             loaded = load_document(document, storage_options)
             parsed = parse_document(loaded, report.findings.append)
+        for _, array in parsed.group.arrays():
+            array.manifest.load()
     except InvalidReferences as error:
         report.findings.append(_from_error("document", None, error))
         return None
@@ -485,8 +520,7 @@ def _check_codecs(path: str, array: Array) -> Iterator[Finding]:
 
 def _name_chunk(path: str, array: Array, flat: int) -> str:
     """Return the name of a chunk for messages: its array and index."""
-    shape: Any = array.grid
-    return f"{path} chunk {tuple(map(int, np.unravel_index(flat, shape)))}"
+    return f"{path} chunk {tuple(int(n) for n in np.unravel_index(flat, array.grid))}"
 
 
 def _is_zarr_codec(name: str) -> bool:
@@ -501,7 +535,7 @@ def _is_zarr_codec(name: str) -> bool:
 
 def _check_lengths(path: str, array: Array) -> Iterator[Finding]:
     """Find uncompressed chunks whose number of bytes does not match their samples."""
-    if not _is_plain(array):
+    if len(array.codecs) > 1 or not _is_plain(array):
         return
     n_bytes = math.prod(array.chunks) * array.dtype.itemsize
     manifest = array.manifest
@@ -660,8 +694,6 @@ def _explain(finding: Finding, array: Array, flat: int, fetch: Fetcher) -> Findi
     source = array.manifest.sources[row]
     try:
         check_unchanged(source, fetch.state(source))
-    except StaleSource as error:
-        return _from_error("stale", None, error)
-    except SourceError:
-        return finding
+    except SourceError as error:
+        return _from_error("stale", None, error) if isinstance(error, StaleSource) else finding
     return finding

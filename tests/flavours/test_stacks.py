@@ -588,6 +588,9 @@ def test_positions_are_images_in_ome_ngff(tmp_path, order, n_sites):
     ordered = tiffref.scan(path, axes="ngff")
     ordered.write_fsspec(tmp_path / "v2.json")
     for source in (ordered, tmp_path / "v2.json", document):
+        report = tiffref.validate(source, pixels="all")
+        assert (report.findings, report.n_chunks_compared) == ([], 12)
+    for source in (ordered, tmp_path / "v2.json", document):
         for n in range(3):
             store = ZarrTiffStore(source, series=n)
             np.testing.assert_array_equal(store[...], data[:, n])

@@ -16,7 +16,7 @@ bioio = pytest.importorskip("tiffref.viewers.bioio")
 OPTIONS = {"tile": (32, 32), "compression": "zlib", "photometric": "minisblack"}
 
 
-@pytest.fixture(params=["tiff", 2, 3], ids=["tiff", "v2", "v3"])
+@pytest.fixture(params=["tiff", 2, 3, "parquet"], ids=["tiff", "v2", "v3", "parquet"])
 def cells(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, np.ndarray]:
     pixels = np.arange(2 * 3 * 64 * 96, dtype=np.uint16).reshape(2, 3, 64, 96)
     metadata = {
@@ -30,7 +30,10 @@ def cells(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, np.ndar
     with tifffile.TiffWriter(path, ome=True) as tif:
         tif.write(pixels, subifds=1, metadata=metadata, **OPTIONS)
         tif.write(pixels[..., ::2, ::2], subfiletype=1, **OPTIONS)
-    if request.param != "tiff":
+    if request.param == "parquet":
+        tiffref.scan(path).write_fsspec(tmp_path / "cells.parq")
+        path = tmp_path / "cells.parq"
+    elif request.param != "tiff":
         tiffref.scan(path).write_fsspec(tmp_path / "cells.json", zarr_format=request.param)
         path = tmp_path / "cells.json"
     return path, pixels
@@ -74,6 +77,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.tif"
     path.write_bytes(b"not a TIFF at all")
     assert not bioio.Reader.is_supported_image(path)
+    assert not bioio.Reader.is_supported_image(tmp_path)
     with pytest.raises(exceptions.UnsupportedFileFormatError, match="tiffref"):
         bioio.Reader(path)
 

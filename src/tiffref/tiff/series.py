@@ -41,7 +41,7 @@ MAX_PLANES = 1 << 22
 _MIN_UNIFORM = 8
 """A file of this many equal pages is one "uniform" series."""
 _COG_LAYOUT = b"LAYOUT=IFDS_BEFORE_DATA"
-_FACTORS = (2, 3, 4)
+_FACTORS: tuple[int, ...] = (2, 3, 4)
 _MAX_PADDING = 64
 """Bytes at the end of a file that are not taken for planes."""
 _MAX_LENGTH = (1 << 32) - 1
@@ -290,7 +290,7 @@ def _make_pyramids(series: list[Series], *, is_reduced: bool) -> None:
             continue
         after, factors = place, _FACTORS
         while found := _find_reduced(top.levels[-1], factors, places, used, after):
-            after, factors = found[0], found[1:]
+            after, factors = found[0], (found[1],)
             used.add(after)
             top.levels.append(series[after].levels[0])
     series[:] = [one for place, one in enumerate(series) if place not in used]

@@ -72,6 +72,8 @@ class Reader(bioio_base.reader.Reader):
 
     @staticmethod
     def _is_supported_image(fs: Any, path: str, **kwargs: Any) -> bool:
+        if fs.isdir(path):
+            return fs.exists(f"{path}/.zmetadata")  # parquet references
         with fs.open(path) as file:
             start = file.read(4)
         # the magic numbers of TIFF, BigTIFF and JSON
