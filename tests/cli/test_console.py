@@ -58,6 +58,8 @@ def test_arguments_of_python_are_spelled_as_options() -> None:
         "If you trust this location: --allow '/my data/'."
     )
     assert name_options(text, []) == text
+    text = "Or use fields: concat={'row': 'y', 'column': 'x'}."
+    assert name_options(text, ["--concat"]) == ("Or use fields: --concat row=y --concat column=x.")
     text = "level=2 is not series=0: choose with level=."
     assert name_options(text, ["--level"]) == "--level 2 is not series=0: choose with --level."
     assert name_options("verify='never' reads it", command.options()) == "verify='never' reads it"

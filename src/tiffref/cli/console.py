@@ -327,7 +327,8 @@ _INVALID_CHOICE = re.compile(
 )
 _NEGATIVE_NUMBERS = re.compile(r"-[0-9.][0-9.,eE+-]*")
 _ARGUMENT = re.compile(
-    r"\b(?P<name>[a-z_]+)=(?:True|'(?P<value>[^']*)'|\['(?P<item>[^']*)'\]|(?P<number>\d+)|(?=\W|$))"
+    r"\b(?P<name>[a-z_]+)=(?:True|'(?P<value>[^']*)'|\['(?P<item>[^']*)'\]|\{(?P<pairs>'[^}]*)\}"
+    r"|(?P<number>\d+)|(?=[.,;:]|$))"
 )
 
 
@@ -403,6 +404,9 @@ def name_options(text: str, options: Sequence[str]) -> str:
         option = f"--{match['name'].replace('_', '-')}"
         if option not in options:
             return match[0]
+        if match["pairs"]:
+            pairs = re.findall("'(.*?)': '(.*?)'", match["pairs"])
+            return " ".join(f"{option} {name}={value}" for name, value in pairs)
         value = match["value"] or match["item"] or match["number"]
         return f"{option} {shlex.quote(value)}" if value else option
 
