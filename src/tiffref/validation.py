@@ -12,16 +12,13 @@ one table of documents.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from importlib import resources
 from numbers import Integral
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -408,35 +405,6 @@ def validate(
             fetch.verify = "first" if sources and not is_stale else "never"
             _check_pixels(references, fetch, pixels, report)
     return report
-
-
-def validate_document(document: Any) -> Report:
-    """Check the structure of a loaded document, without opening anything.
-
-    Parameters
-    ----------
-    document
-        The parsed JSON.
-    """
-    report = Report()
-    parsed = parse_document(document, report.findings.append)
-    _check_arrays(References(parsed.group, parsed.series), report)
-    return report
-
-
-def load_schema(name: str) -> dict[str, Any]:
-    """Return one of the JSON Schemas in the package.
-
-    Parameters
-    ----------
-    name
-        "kerchunk-v0", "kerchunk-v1" or "provenance".
-    """
-    file = f"{name}.schema.json"
-    shipped = resources.files(__package__) / "schemas" / file
-    if not shipped.is_file():  # an editable install: the schemas are next to `src`
-        shipped = Path(__file__).parents[2] / "schemas" / file
-    return json.loads(shipped.read_text(encoding="utf-8"))
 
 
 def _parse(

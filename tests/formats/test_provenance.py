@@ -6,9 +6,9 @@ import hashlib
 import json
 from typing import Any
 
-import jsonschema
 import numpy as np
 import pytest
+from schemas import load_schema
 
 from tiffref.errors import InvalidReferences
 from tiffref.formats.kerchunk import to_kerchunk
@@ -21,9 +21,8 @@ from tiffref.formats.provenance import (
 from tiffref.model.array import Array, Group
 from tiffref.model.codec import SegmentCodec
 from tiffref.model.manifest import Manifest, Source
-from tiffref.validation import load_schema
 
-SCHEMA = jsonschema.Draft202012Validator(load_schema("provenance"))
+SCHEMA = load_schema("provenance")
 SERIES = [{"index": 0, "kind": "ome", "name": "a", "axes": "YX",
            "levels": [{"path": "image"}, {"refused": "UnsupportedTiff: ..."}]}]  # fmt: skip
 
