@@ -170,6 +170,15 @@ def test_curved_edges() -> None:
         assert not has(shape, longitude, latitude + 0.01)
 
 
+def test_small_images_at_the_antimeridian_and_around_a_pole() -> None:
+    for west, east in ((179.5, 180.5), (-180.5, -179.5)):
+        shape = shape_of("EPSG:4326", west, 0, east, 1)
+        assert geographic_bounds(shape) == [179.5, 0.0, -179.5, 1.0]
+    pytest.importorskip("pyproj")
+    shape = shape_of(NORTH, -100.0, -100.0, 100.0, 100.0)
+    assert geographic_bounds(shape) == pytest.approx([-180.0, 89.9987, 180.0, 90.0], abs=1e-4)
+
+
 def test_outer_pixels_past_the_poles() -> None:
     shape = shape_of("EPSG:4326", -181, -91, 179, 91)
     assert geographic_bounds(shape) == [-180.0, -90.0, 180.0, 90.0]

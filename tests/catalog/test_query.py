@@ -15,6 +15,7 @@ from archive import pixels, write_archive, write_image
 import tiffref.catalog as catalog
 from tiffref.errors import (
     InvalidReferences,
+    ManifestMismatch,
     MissingSource,
     SelectionError,
     TiffrefError,
@@ -50,8 +51,9 @@ def test_search_by_bbox_time_and_fields(built: Path) -> None:
         opened.query(time="2022/2023/2024")
     with pytest.raises(SelectionError, match="invalid bounds"):
         opened.query(bounds=(0, 10, 5, 0))
-    with pytest.raises(SelectionError, match="invalid bounds"):
-        opened.query(bounds=(0, 0, float("nan"), 1))
+    for bounds in ((0, 0, float("nan"), 1), (0, 0, 1)):
+        with pytest.raises(SelectionError, match="invalid bounds"):
+            opened.query(bounds=bounds)
     with pytest.raises(MissingSource, match="no catalog found"):
         catalog.open(built)
 
@@ -113,6 +115,37 @@ def test_references_of_one_file(built: Path) -> None:
         opened.references("nowhere")
     with pytest.raises(SelectionError, match=f"the file has no references, got {url}"):
         with_column(opened, "references", [None] * 4).references(url)
+
+
+def test_one_file_with_options_or_without_references(built: Path) -> None:
+    pytest.importorskip("xarray")
+    one = catalog.open(built / "c").query(where={"tile": "B"}, time="2022-05-01")
+    with one.open(level=1) as small:
+        assert small.image.shape == (1, 48, 48)
+    with with_column(one, "references", [None]).open() as scanned:
+        assert (scanned.image.values == pixels(built, "B", 1)).all() and scanned.image.ndim == 3
+
+
+def test_files_that_do_not_combine(tmp_path: Path) -> None:
+    write_image(tmp_path / "in/a.tif")
+    write_image(tmp_path / "in/b.tif", tile=(32, 32))
+    catalog.build(tmp_path / "in", tmp_path / "c")
+    opened = catalog.open(tmp_path / "c")
+    with pytest.raises(ManifestMismatch, match="chunk shape"):
+        opened.open()
+    assert opened.combined() == []
+
+
+@pytest.mark.parametrize(
+    ("where", "match"),
+    [
+        ({"shape": [96, 96]}, "cannot search a column of lists, got shape"),
+        ({"n_levels": 1.5}, "column 'n_levels' has the wrong type, got 1.5, expected int64"),
+    ],
+)
+def test_values_that_columns_cannot_have(built: Path, where: Any, match: str) -> None:
+    with pytest.raises(SelectionError, match=match):
+        catalog.open(built / "c").query(where=where)
 
 
 def test_search_by_status(built: Path) -> None:
