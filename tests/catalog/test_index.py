@@ -18,7 +18,7 @@ import tifffile
 from geotags import extra_tags, geotags
 
 import tiffref.catalog as catalog
-from tiffref.catalog.index import footprint, geographic_bounds
+from tiffref.catalog.index import footprint, geographic_bounds, outline_of_points
 
 R = 6371000.0
 NORTH = f"+proj=stere +lat_0=90 +lon_0=0 +k=1 +R={R}"
@@ -294,3 +294,18 @@ def test_control_points_and_sensor_models_have_a_footprint(
     item = json.loads((tmp_path / "c/stac/items/a.json").read_text())
     assert tuple(item["bbox"]) == pytest.approx(bounds, abs=1e-3)
     assert "proj:transform" not in item["properties"]
+
+
+@pytest.mark.parametrize(
+    ("crs", "y", "is_known"),
+    [
+        (None, 1.0, False), ("EPSG:999999", 1.0, False), ("EPSG:32633", np.nan, False),
+        ("EPSG:4326", np.nan, False), ("EPSG:4326", 1.0, True),
+    ],
+)  # fmt: skip
+def test_control_points_without_a_footprint(crs: str | None, y: float, is_known: bool) -> None:
+    pytest.importorskip("pyproj")
+    features = [{"geometry": {"coordinates": place}} for place in ((0, 0, 0), (1, 0, 0), (1, y, 0))]
+    mapping = {"gcps": json.dumps({"features": features})}
+    assert (outline_of_points(crs, mapping) is not None) == is_known
+    assert outline_of_points(crs, {}) is None
