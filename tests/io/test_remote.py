@@ -69,6 +69,37 @@ def test_read_ahead_grows_while_reads_follow_one_another():
     assert len(fs.requests) < 10
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_no_byte_is_fetched_many_times(seed: int) -> None:
+    """Reads in any order; one that spans cached bytes and others fetches it whole again."""
+    random = np.random.default_rng(seed)
+    data = DATA[: 1 << 19]
+    fs, source = remote(data)
+    for start, length in random.integers(0, [len(data), 4096], (300, 2)).tolist():
+        assert source.read(start, length) == data[start : start + length]
+    assert fs.n_bytes <= 1.5 * len(data)
+
+
+def test_reads_before_the_last_one_fetch_nothing_behind_it() -> None:
+    """Some writers put values before their IFD."""
+    fs, source = remote(DATA)
+    for end in range(6 << 20, 4 << 20, -500_000):
+        for start in (end, end - 200, end - 20_000):
+            assert source.read(start, 100) == DATA[start : start + 100]
+    spans = sorted(fs.requests)
+    assert len(fs.requests) == 10
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
+
+
+def test_a_block_inside_another_does_not_hide_it() -> None:
+    fs, source = remote(DATA)
+    source.prefetch([(1 << 20, 100), (1 << 21, 100)])
+    source.prefetch([((1 << 20) - 99, 1 << 18), (1 << 22, 100)])
+    n_before = len(fs.requests)
+    assert source.read((1 << 20) + 50, 9000) == DATA[(1 << 20) + 50 : (1 << 20) + 9050]
+    assert len(fs.requests) == n_before
+
+
 def test_read_ahead_shrinks_with_jumps():
     fs, source = remote(DATA)
     jumps = np.cumsum(rng.integers(200_000, 900_000, 12)).tolist()

@@ -172,6 +172,7 @@ _UNSAFE_CHARACTERS = frozenset("/\\?#%:\0")
 _FIRST_BYTES = 1 << 16
 _MIN_READ_AHEAD_BYTES = 1 << 10
 _MAX_READ_AHEAD_BYTES = 1 << 22
+_LOOKBEHIND_BYTES = 1 << 9
 _SEQUENTIAL_GAP_BYTES = 1 << 12
 """Largest gap between two reads that still count as sequential."""
 _MIN_STRIDES = 8
@@ -251,13 +252,15 @@ class RemoteSource(RemoteFile):
         return start, block
 
     def _add_block(self, start: int, data: bytes) -> None:
-        index = bisect.bisect_left(self._starts, start)
-        if index < len(self._starts) and self._starts[index] == start:
-            if len(self._blocks[index]) < len(data):
-                self._blocks[index] = data
+        """Add a block, without those inside it, which would hide it from `_find_block`."""
+        if self._find_block(start, len(data)) is not None:
             return
-        self._starts.insert(index, start)
-        self._blocks.insert(index, data)
+        index = end = bisect.bisect_left(self._starts, start)
+        while end < len(self._starts) and (
+            self._starts[end] + len(self._blocks[end]) <= start + len(data)
+        ):
+            end += 1
+        self._starts[index:end], self._blocks[index:end] = [start], [data]
 
     def _record_read(self, offset: int, length: int) -> None:
         """Record where runs of sequential reads start, and how long they are."""
@@ -275,18 +278,22 @@ class RemoteSource(RemoteFile):
     def _fetch_miss(self, offset: int, length: int) -> None:
         """Fetch a range that is not cached, and what will probably be read next."""
         predicted, size = self._predict_reads(offset)
-        if not predicted:
-            before = bisect.bisect_right(self._starts, offset) - 1
-            follows = before >= 0 and (
-                offset <= self._starts[before] + len(self._blocks[before]) + self._read_ahead
-            )
-            if self._starts:
-                size = 2 * self._read_ahead if follows else self._read_ahead // 4
-                self._read_ahead = max(_MIN_READ_AHEAD_BYTES, min(size, _MAX_READ_AHEAD_BYTES))
-            size = self._read_ahead
-        size = max(length, size)
-        self._fetch([(start, min(size, self.size - start)) for start in (offset, *predicted)])
-        self._unused.update((start, size) for start in predicted)
+        if predicted:
+            size = max(length, size)
+            self._fetch([(start, min(size, self.size - start)) for start in (offset, *predicted)])
+            self._unused.update((start, size) for start in predicted)
+            return
+        after = bisect.bisect_right(self._starts, offset)
+        cached_to = self._starts[after - 1] + len(self._blocks[after - 1]) if after else 0
+        cached_from = self._starts[after] if after < len(self._starts) else self.size
+        if self._starts:
+            follows = after and offset <= cached_to + self._read_ahead
+            size = 2 * self._read_ahead if follows else self._read_ahead // 4
+            self._read_ahead = max(_MIN_READ_AHEAD_BYTES, min(size, _MAX_READ_AHEAD_BYTES))
+        # some writers put values before their IFD, which is read first
+        start = min(offset, max(cached_to, offset - _LOOKBEHIND_BYTES))
+        end = max(offset + length, min(offset + self._read_ahead, cached_from))
+        self._fetch([(start, end - start)])
 
     def _predict_reads(self, offset: int) -> tuple[list[int], int]:
         """Return offsets and length of the next reads if the last ones were evenly spaced."""
