@@ -12,6 +12,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable
+from concurrent.futures import wait
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +25,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 import tiffref
 from tiffref.errors import SourceError
 from tiffref.io import clients
+from tiffref.io.clients import DaemonPool
 from tiffref.zarr import ZarrTiffStore
 
 
@@ -161,3 +163,51 @@ def test_options_for_asynchronous_clients_are_accepted(s3_options: dict[str, Any
     catalog = tiffref.catalog.open("s3://asynchronous/c", storage_options=options)
     assert len(catalog) == 1
     assert options["asynchronous"]
+
+
+def test_results_and_errors_come_back() -> None:
+    pool = DaemonPool(3, "test")
+    assert sorted(pool.map(abs, [-3, 2, -1])) == [1, 2, 3]
+    failed = pool.submit(int, "x")
+    with pytest.raises(ValueError, match="invalid literal"):
+        failed.result()
+    pool.shutdown()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(abs, 1)
+
+
+def test_there_are_never_more_threads_than_said() -> None:
+    pool, gate, names = DaemonPool(2, "few"), threading.Event(), set()
+
+    def work() -> None:
+        gate.wait()
+        names.add(threading.current_thread().name)
+
+    futures = [pool.submit(work) for _ in range(8)]
+    gate.set()
+    wait(futures)
+    assert names <= {"few_0", "few_1"}
+    pool.shutdown()
+
+
+def test_what_has_not_begun_can_be_cancelled() -> None:
+    pool, has_begun, gate = DaemonPool(1, "one"), threading.Event(), threading.Event()
+
+    def work() -> bool:
+        has_begun.set()
+        return gate.wait()
+
+    begun, waiting = pool.submit(work), pool.submit(abs, -1)
+    has_begun.wait()
+    pool.shutdown(wait=False, cancel_futures=True)
+    gate.set()
+    assert begun.result() and waiting.cancelled()
+
+
+def test_the_caller_works_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    name = DaemonPool(1, "none").submit(threading.current_thread).result()
+    assert name is threading.current_thread()

@@ -21,7 +21,7 @@ import pytest
 
 import tiffref
 from tiffref.errors import SourceError
-from tiffref.read.fetch import DaemonPool
+from tiffref.io.clients import DaemonPool
 from tiffref.zarr import ZarrTiffStore
 
 pytest.importorskip("aiohttp")

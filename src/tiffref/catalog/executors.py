@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ..errors import CatalogError, SelectionError, requires_extra
-from ..read.fetch import DaemonPool
+from ..io.clients import DaemonPool
 
 _REMOTE_THREADS = 16
 _SCHEDULER_TIMEOUT_S = 10

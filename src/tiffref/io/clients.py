@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import (
     CancelledError,
+    Executor,
     Future,
     InvalidStateError,
     thread,  # noqa: F401 - see `_cancel_on_interrupt`
@@ -192,9 +193,10 @@ def shared_lock(file: BinaryIO | Any) -> threading.Lock:
 
 def _reset_after_fork() -> None:
     # other threads of the parent process may have held the locks when it forked
-    global _locks, _locks_lock, _fallback_lock
+    global _locks, _locks_lock, _fallback_lock, _request_threads
     _locks = WeakKeyDictionary()
     _locks_lock, _fallback_lock = threading.Lock(), threading.Lock()
+    _request_threads = threading.local()  # a child has no other threads
 
 
 if hasattr(os, "register_at_fork"):
@@ -274,12 +276,13 @@ def _call_in_thread(
     url: str, limit_s: float, function: Callable[[], Any], on_timeout: Callable[[], Any] = int
 ) -> Any:
     """Call a function in the request thread of this thread, with a timeout."""
-    future: Future[Any] = Future()
+    pool = getattr(_request_threads, "current", None) or DaemonPool(1, "tiffref-request")
+    _request_threads.current = pool
+    future = pool.submit(function)
     _requests.add(future)
     try:
-        _get_request_thread().put((future, function))
         if _interrupted.is_set():
-            future.cancel()
+            _give_up(future)
         return future.result(limit_s)
     except CancelledError as error:
         _request_threads.current = None
@@ -300,48 +303,97 @@ def _call_in_thread(
         del future  # breaks the cycle of its exception and this frame, which keeps the data alive
 
 
-class _RequestThread:
-    """A thread that runs the requests of another thread, and ends with it.
+_request_threads = threading.local()
+"""The request thread of each thread, as a pool: fsspec creates one client per thread."""
 
-    Each thread keeps its request thread, because fsspec creates one client per thread.
+
+class DaemonPool(Executor):
+    """Thread pool of daemon threads, which are not joined at exit; they end with the pool.
+
+    With `ThreadPoolExecutor`, a program interrupted while it reads from a server that hangs would
+    still wait for the server. If no thread can be started, because the interpreter is shutting
+    down, tasks run in the caller.
     """
 
-    def __init__(self) -> None:
-        self.process = os.getpid()
+    def __init__(self, max_workers: int, thread_name_prefix: str) -> None:
+        self._max_workers = max_workers
+        self._name = thread_name_prefix
         self._tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        run = functools.partial(_run_tasks, self._tasks)
-        threading.Thread(target=run, name="tiffref-request", daemon=True).start()
+        self._idle = threading.Semaphore(0)
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._is_shut = False
 
-    def put(self, task: tuple[Future[Any], Callable[[], Any]]) -> None:
-        self._tasks.put(task)
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        with self._lock:
+            if self._is_shut:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            is_served = self._idle.acquire(blocking=False) or self._start_thread()
+        task = (future, functools.partial(fn, *args, **kwargs))
+        if is_served:
+            self._tasks.put(task)
+        else:
+            _run(*task)
+        return future
+
+    def _start_thread(self) -> bool:
+        """Start one more thread unless there are enough; return False if none can be started."""
+        if len(self._threads) >= self._max_workers:
+            return True
+        name, shared = f"{self._name}_{len(self._threads)}", (self._tasks, self._idle)
+        started = threading.Thread(target=_work, args=shared, name=name, daemon=True)
+        try:
+            started.start()
+        except RuntimeError:
+            return False
+        self._threads.append(started)
+        return True
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        with self._lock:
+            self._is_shut = True
+        while cancel_futures:
+            try:
+                task = self._tasks.get_nowait()
+            except queue.Empty:
+                break
+            if task is not None:
+                task[0].cancel()
+        self.__del__()
+        for started in self._threads if wait else ():
+            started.join()
 
     def __del__(self) -> None:
-        self._tasks.put(None)
+        for _ in self._threads:
+            self._tasks.put(None)
 
 
-_request_threads = threading.local()
-
-
-def _get_request_thread() -> _RequestThread:
-    current: _RequestThread | None = getattr(_request_threads, "current", None)
-    if current is None or current.process != os.getpid():  # a forked child has no threads
-        current = _request_threads.current = _RequestThread()
-    return current
-
-
-def _run_tasks(tasks: queue.SimpleQueue[Any]) -> None:
-    while (task := tasks.get()) is not None:
-        future, function = task
+def _work(tasks: queue.SimpleQueue[Any], idle: threading.Semaphore) -> None:
+    """Run the tasks of a pool, without a reference to it."""
+    while True:
         try:
-            value, error = function(), None
-        except BaseException as raised:
-            value, error = None, raised
-        with contextlib.suppress(InvalidStateError):  # cancelled
-            if error is None:
-                future.set_result(value)
-            else:
-                future.set_exception(error)
-        del task, future, function, value, error
+            task = tasks.get_nowait()
+        except queue.Empty:
+            idle.release()
+            task = tasks.get()
+        if task is None:
+            return
+        _run(*task)
+        del task  # otherwise its result stays alive until the next task
+
+
+def _run(future: Future[Any], function: Callable[[], Any]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    with contextlib.suppress(InvalidStateError):  # given up
+        try:
+            result = function()
+        except BaseException as error:  # raised again by `future.result`
+            future.set_exception(error)
+            del future  # breaks the cycle of the error and this frame
+        else:
+            future.set_result(result)
 
 
 def run_coroutine(fs: Any, function: Any, *arguments: Any) -> Any:
@@ -379,7 +431,14 @@ def _cancel_on_interrupt() -> None:
     if getattr(sys, "last_type", None) is KeyboardInterrupt:
         _interrupted.set()
         for request in list(_requests):
-            request.cancel()
+            _give_up(request)
+
+
+def _give_up(request: Future[Any]) -> None:
+    """Cancel a request; if a thread is running it, let its caller go on."""
+    if not request.cancel():
+        with contextlib.suppress(InvalidStateError):
+            request.set_exception(CancelledError())
 
 
 # functions registered last run first: this one before `concurrent.futures.thread` joins its threads

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from ..errors import ManifestMismatch, SelectionError, SourceError, TiffrefError, first_few
 from ..io.allow import AllowList, is_local
+from ..io.clients import DaemonPool
 from ..io.progress import Progress, resolve_progress
 from ..io.remote import open_source
 from ..metadata.describe import TAG_NAMES
@@ -34,7 +35,6 @@ from ..metadata.geo import Location, locate, unify_locations
 from ..model.array import Array, Group
 from ..model.manifest import Source
 from ..model.tiff_facts import LevelFacts
-from ..read.fetch import DaemonPool
 from ..references import References
 from ..tiff.scan import scan_with_facts
 from .coordinates import read_values
