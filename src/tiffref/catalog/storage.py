@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import CatalogError, SourceError, TiffrefError, safe_cause, unreadable
+from ..io.atomic import put_files, put_folder
 from ..io.clients import client_errors, url_to_fs
 
 STATE = ".tiffref"
@@ -333,8 +334,6 @@ def _output_error(address: str, error: BaseException) -> CatalogError:
 
 
 _MAX_PARTS_AT_ONCE = 256
-_OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "memory"})
-"""File systems without folders, where `makedirs` would create a bucket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,26 +379,20 @@ class RemoteFolder:
 
     def put(self, name: str, data: bytes) -> None:
         with self._at(name) as (fs, path):
-            _put(fs, {path: data})
+            put_files(fs, {path: data})
 
     @contextlib.contextmanager
     def staging(self, name: str) -> Iterator[Path]:
-        """Return a local path; the files at the top of a folder are uploaded last."""
+        """Return a local path, which is uploaded at the end of the block."""
         with tempfile.TemporaryDirectory(prefix="tiffref-") as folder:
             made = Path(folder, Path(name).name)
             with output_errors(folder):
                 yield made
             with self._at(name) as (fs, target):
-                if not made.is_dir():
-                    _put(fs, {target: made})
-                    return
-                before = set(fs.find(target))
-                files = {f"{target}/{file.relative_to(made).as_posix()}": file
-                         for file in sorted(made.rglob("*")) if file.is_file()}  # fmt: skip
-                for is_last in (False, True):
-                    _put(fs, {to: f for to, f in files.items() if is_last == (f.parent == made)})
-                if old := before - set(files):
-                    fs.rm(sorted(old))
+                if made.is_dir():
+                    put_folder(fs, made, target)
+                else:
+                    put_files(fs, {target: made})
 
     def remove(self, name: str) -> None:
         with self._at(name) as (fs, path), contextlib.suppress(FileNotFoundError):
@@ -443,7 +436,7 @@ class _JournalParts:
         n = int(self.names[-1].rpartition("/")[2][:8]) + 1 if self.names else 0
         with self.folder._at(f"{_JOURNAL}/{n:08d}-{self.token}.jsonl") as (fs, path):
             self.names.append(path)
-            _put(fs, {path: data})
+            put_files(fs, {path: data})
 
     def compact(self, journal: Path) -> None:
         """Replace all parts by one; it is put before they are removed, in case of a kill."""
@@ -472,17 +465,3 @@ def _download_parts(fs: Any, parts: list[str], target: Path) -> None:
             # files of a part that another build has just compacted are scanned again
             data = fs.cat(some, on_error="omit")
             file.writelines(data[part] for part in some if part in data)
-
-
-def _put(fs: Any, files: Mapping[str, bytes | Path]) -> None:
-    """Put files, each in one operation."""
-    protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
-    if not protocols & _OBJECT_STORES:
-        for folder in {path.rpartition("/")[0] for path in files}:
-            fs.makedirs(folder, exist_ok=True)
-    in_memory = {path: data for path, data in files.items() if isinstance(data, bytes)}
-    if in_memory:
-        fs.pipe(in_memory)
-    if len(in_memory) < len(files):
-        paths = [path for path in files if path not in in_memory]
-        fs.put([str(files[path]) for path in paths], paths)

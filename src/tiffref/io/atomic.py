@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import SourceError, safe_cause
-from .clients import typed_errors, url_to_fs
+from .clients import protocols, typed_errors, url_to_fs
 from .urls import check_address, local_path
 
 _WHAT = "cannot write the references"
@@ -137,8 +137,8 @@ def open_folder_atomic(
     target
         Path or URL of the folder.
     marker
-        Name of a file that every folder of this kind has. Only folders with this file, and empty
-        ones, are replaced. It is uploaded last.
+        Name of a file that every folder of this kind has at its top. Of local folders, only those
+        with this file, and empty ones, are replaced.
     storage_options
         Options for the fsspec file system of a URL.
 
@@ -150,7 +150,7 @@ def open_folder_atomic(
     path = _check_name(target)
     is_remote = "://" in path and not path.startswith("file:")
     opened = (
-        _open_remote_folder(path, marker, storage_options)
+        _open_remote_folder(path, storage_options)
         if is_remote
         else _open_local_folder(local_path(path), marker)
     )
@@ -185,19 +185,41 @@ def _open_local_folder(target: str, marker: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _open_remote_folder(
-    url: str, marker: str, storage_options: Mapping[str, Any] | None
-) -> Iterator[Path]:
+def _open_remote_folder(url: str, storage_options: Mapping[str, Any] | None) -> Iterator[Path]:
     with _upload_errors(url):
         fs, root = url_to_fs(url, storage_options)
     with tempfile.TemporaryDirectory(prefix="tiffref-") as folder:
         yield Path(folder)
-        files = [file for file in Path(folder).rglob("*") if file.is_file()]
         with _upload_errors(url):
-            for file in sorted(files, key=lambda file: file.name == marker):
-                remote = f"{root}/{file.relative_to(folder).as_posix()}"
-                fs.makedirs(remote.rpartition("/")[0], exist_ok=True)
-                fs.put_file(str(file), remote)
+            put_folder(fs, Path(folder), root)
+
+
+_OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "memory"})
+"""File systems without folders, where `makedirs` would create a bucket."""
+
+
+def put_files(fs: Any, files: Mapping[str, bytes | Path]) -> None:
+    """Put files at paths of a file system, each in one operation."""
+    if _OBJECT_STORES.isdisjoint(protocols(fs)):
+        for folder in {path.rpartition("/")[0] for path in files}:
+            fs.makedirs(folder, exist_ok=True)
+    in_memory = {path: data for path, data in files.items() if isinstance(data, bytes)}
+    if in_memory:
+        fs.pipe(in_memory)
+    if len(in_memory) < len(files):
+        paths = [path for path in files if path not in in_memory]
+        fs.put([str(files[path]) for path in paths], paths)
+
+
+def put_folder(fs: Any, folder: Path, target: str) -> None:
+    """Put a folder in place of another one, the files at its top last, as they mark it as whole."""
+    before = set(fs.find(target))
+    files = {f"{target}/{file.relative_to(folder).as_posix()}": file
+             for file in sorted(folder.rglob("*")) if file.is_file()}  # fmt: skip
+    for is_last in (False, True):
+        put_files(fs, {to: f for to, f in files.items() if is_last == (f.parent == folder)})
+    if old := before - set(files):
+        fs.rm(sorted(old))
 
 
 def _temporary_name(name: str) -> str:
