@@ -442,7 +442,8 @@ def _find_segments(
         segments: dict[bytes, NDArray[np.uint64]] = {}
         for now, now_group, index in scanned:
             is_other_series = None not in (index, index_of.get(path)) and index != index_of[path]
-            if is_other_series or not _decodes_equally(array, now):
+            is_other_type = array.dtype != now.dtype or _decoding(array) != _decoding(now)
+            if is_other_series or is_other_type:
                 continue
             new = _new_segments(part, old, now, url)
             if new is not None and new is not old:
@@ -540,10 +541,6 @@ def _with_segments(
         return _update_source(url, now, array)
 
     return replace(references, group=references.group.map_arrays(update))
-
-
-def _decodes_equally(array: Array, now: Array) -> bool:
-    return array.dtype == now.dtype and _decoding(array) == _decoding(now)
 
 
 def _decoding(array: Array) -> Any:

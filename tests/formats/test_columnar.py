@@ -91,6 +91,17 @@ def test_our_documents_need_no_general_reader(
         assert (other.shape, other.attributes) == (array.shape, array.attributes)
 
 
+@pytest.mark.parametrize("slash", ["/", r"\/"])
+def test_the_ranges_of_an_array_may_be_apart(slash: str, tmp_path: Path) -> None:
+    array = make_array(_array((250,), ["/a"]).manifest.with_inlined({3: b"c", 149: b"d"}))
+    document = to_kerchunk(Group({"image": array}))
+    chunks = {f"image/{n}": document["refs"].pop(f"image/{n}") for n in range(250)}
+    document["refs"] |= chunks
+    path = tmp_path / "refs.json"
+    path.write_text(json.dumps(document).replace("image/2", f"image{slash}2"))
+    assert read_document(path).group["image"].manifest == array.manifest
+
+
 def test_blocks_and_layouts_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tiffref.formats.columnar._BLOCK_BYTES", 300)
     monkeypatch.setattr(kerchunk_read, "parse_json", _refuse)

@@ -124,6 +124,17 @@ def test_the_marker_of_a_remote_folder_is_put_last() -> None:
     assert found == ["/y/refs.parq/.zmetadata", "/y/refs.parq/image/refs.0.parq"]
 
 
+def test_a_remote_folder_is_replaced_with_all_of_its_files() -> None:
+    for names in (["refs.0.parq", "refs.1.parq"], ["refs.0.parq"]):
+        with open_folder_atomic("memory://z/refs.parq", ".zmetadata") as folder:
+            (folder / ".zmetadata").write_text("{}")
+            (folder / "image").mkdir()
+            for name in names:
+                (folder / "image" / name).write_text("x")
+    found = fsspec.filesystem("memory").find("/z/refs.parq")
+    assert found == ["/z/refs.parq/.zmetadata", "/z/refs.parq/image/refs.0.parq"]
+
+
 @pytest.mark.parametrize("is_folder", [False, True])
 def test_what_another_process_wrote_is_noticed(tmp_path: Path, is_folder: bool) -> None:
     path = tmp_path / "r"

@@ -3,6 +3,7 @@
 import io
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -319,6 +320,17 @@ def test_runs_of_planes_are_cut_into_planes(tmp_path):
     moved = permute_axes(array, (0, 2, 1, 3, 4))
     assert moved.chunks == (1, 4, 1, 6, 7)
     assert not moved.codec.transposes
+
+
+def test_only_uncompressed_chunks_on_the_disk_are_cut(tmp_path):
+    _, array = stored_array(tmp_path, (2, 5, 4, 6, 7), (1, 2, 4, 6, 7))
+    manifest = array.manifest
+    for other in (
+        replace(array, codecs=(replace(array.codec, compression=8),)),
+        replace(array, manifest=replace(manifest, length=manifest.length // 2)),
+        replace(array, manifest=manifest.with_inlined({0: b"chunk"})),
+    ):
+        assert permute_axes(other, (0, 2, 1, 3, 4)).codecs[0].transposes
 
 
 def test_samples_first_by_one_transpose_or_two_that_are_their_own_inverse(tmp_path):

@@ -213,12 +213,11 @@ def parse_lines(
     columns: dict[str, Columns] = {}
     for prefix, start, stop in split.runs:
         path = owners.get(_unquote(b'"' + prefix + b'"'))
-        if path is None:
+        if path is None or path in columns:
             return None
         grid = arrays[path].grid
-        if path not in columns:
-            columns[path] = missing_columns(math.prod(grid))
-            columns[path].source[inlined[path]] = INLINED
+        columns[path] = missing_columns(math.prod(grid))
+        columns[path].source[inlined[path]] = INLINED
         pattern = _compile_line(prefix, arrays[path], split.spacing)
         for block in _iter_blocks(text, start, stop, split.spacing):
             chunks = _parse_block(block, pattern, grid, split.spacing, urls)
@@ -249,16 +248,11 @@ def _iter_blocks(text: bytes, start: int, stop: int, spacing: Spacing) -> Iterat
     """Yield blocks of whole lines, each with its separator, even the last of the document."""
     mark = spacing.closing + spacing.separator + b'"'
     while start < stop:
-        block = text[start : min(start + _BLOCK_BYTES, stop)]
-        end = start + len(block)
-        if end < stop:
-            # a line longer than a block is split, and then does not match
-            cut = block.rfind(mark)
-            block = block if cut < 0 else block[: cut + len(mark) - 1]
-        elif end == spacing.stop:
-            block += spacing.separator
-        yield block
-        start = start + len(block) if end < stop else stop
+        is_last = start + _BLOCK_BYTES >= stop
+        cut = -1 if is_last else text.rfind(mark, start, start + _BLOCK_BYTES)
+        end = stop if cut < 0 else cut + len(mark) - 1
+        yield text[start:end] + (spacing.separator if end == spacing.stop else b"")
+        start = end
 
 
 def _parse_block(

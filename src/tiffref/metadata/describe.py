@@ -433,7 +433,7 @@ def _coordinates(level: _Level) -> dict[str, Array]:
         dim, n_bands = level.find("S") or ("", MAX_COORDINATE + 1)
         is_short = n_bands <= MAX_COORDINATE
         return {dim: Array.from_values(np.arange(1, n_bands + 1), (dim,))} if is_short else {}
-    if "?" in axes or len(set(axes)) < len(axes) or len(axes) != len(image.full.shape):
+    if len(set(axes)) < len(axes) or len(axes) != len(image.full.shape):
         return {}  # some vendor formats have levels with fewer channels
     dims = dict(zip(axes, array.dims, strict=True))
     physical = physical_coordinates(axes, array.shape, image.full.shape, image.calibration)

@@ -22,8 +22,6 @@ from ..model.tiff_facts import FileFacts, LevelFacts, SeriesFacts
 from .geokeys import is_georeferenced
 from .ngff import PENDING, add_image, close_images, pending_images
 
-_LETTER_NAMES = {"B": "band"}
-
 
 @functools.lru_cache(maxsize=1024)
 def dimension_names(axes: str, suffix: str = "") -> tuple[str, ...]:
@@ -45,7 +43,7 @@ def dimension_names(axes: str, suffix: str = "") -> tuple[str, ...]:
     """
     names: list[str] = []
     for letter in axes:
-        name = _LETTER_NAMES.get(letter, letter.lower())
+        name = "band" if letter == "B" else letter.lower()
         n_before = sum(1 for other in axes[: len(names)] if other == letter)
         names.append(f"{name}{n_before + 1 if n_before else ''}{suffix}")
     return tuple(names)

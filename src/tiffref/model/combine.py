@@ -180,16 +180,14 @@ def _mismatch_hint(groups: Sequence[CompatibleGroup], differing: Sequence[str]) 
 
 def _describe(value: Any) -> str:
     # a value that all levels, or all codecs of an array, share is shown once
-    while isinstance(value, tuple) and (len(value) == 1 or _are_equal_tuples(value)):
+    while isinstance(value, tuple) and len(set(value)) == 1:
+        if len(value) > 1 and not isinstance(value[0], tuple):
+            break
         value = value[0]
     if isinstance(value, SegmentCodec):
         value = value.to_config()
     text = str(value)
     return text if len(text) <= 120 else text[:117] + "..."
-
-
-def _are_equal_tuples(values: tuple[Any, ...]) -> bool:
-    return bool(values) and isinstance(values[0], tuple) and len(set(values)) == 1
 
 
 def unify_codecs(arrays: Sequence[Array]) -> tuple[tuple[Codec, ...], list[tuple[int, ...]]]:

@@ -154,12 +154,11 @@ class Manifest:
     _lazy: LazyColumns | None = field(default=None, init=False, repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        inlined = self.inlined
-        is_packed = not self.sources and all(len(data) % 8 == 0 for data in inlined.values())
-        if is_packed:  # coordinates, which are most of a store's bytes
-            inlined = {flat: _pack_numbers(data) for flat, data in inlined.items()}
-        columns = self.source, self.offset, self.length, inlined
-        return _unpickle, (self.shape, self.sources, *columns, is_packed)
+        if self.sources or any(len(data) % 8 for data in self.inlined.values()):
+            columns = self.source, self.offset, self.length, self.inlined
+            return Manifest, (self.shape, self.sources, *columns)
+        # coordinates, which are most of a store's bytes
+        return _unpack, (self.shape, {n: _pack_numbers(data) for n, data in self.inlined.items()})
 
     @classmethod
     def from_lazy(
@@ -324,18 +323,11 @@ def _pack_numbers(data: bytes) -> bytes:
     return zlib.compress(steps.view("u1").reshape(-1, 8).T.tobytes(), 1)
 
 
-def _unpickle(
-    shape: tuple[int, ...],
-    sources: tuple[Source, ...],
-    source: NDArray[np.int32],
-    offset: NDArray[np.uint64],
-    length: NDArray[np.uint64],
-    inlined: Mapping[int, bytes],
-    is_packed: bool,
-) -> Manifest:
-    if is_packed:
-        inlined = {flat: _unpack_numbers(data) for flat, data in inlined.items()}
-    return Manifest(shape, sources, source, offset, length, inlined)
+def _unpack(shape: tuple[int, ...], packed: Mapping[int, bytes]) -> Manifest:
+    """Return a manifest without sources from its packed chunks."""
+    source, zeros = np.full(math.prod(shape), MISSING, np.int32), np.zeros(math.prod(shape), "u8")
+    inlined = {flat: _unpack_numbers(data) for flat, data in packed.items()}
+    return Manifest(shape, (), source, zeros, zeros).with_inlined(inlined)
 
 
 def _unpack_numbers(data: bytes) -> bytes:

@@ -161,7 +161,7 @@ def parse_pattern(text: str, formats: Mapping[str, str] | None = None) -> NamePa
         if has_fields(text):
             expression, own = _translate(text)
             n_parts = text.rstrip("/").count("/") + 1 if "://" not in text else 1
-        elif "(" not in text and _MAGIC.search(text):
+        elif "(" not in text:
             expression, own = _translate(_glob_fields(text.rsplit("/", 1)[-1]))
             n_parts = 1
         else:

@@ -325,9 +325,9 @@ def build_keys(
     zarr_format
         2 or 3; None is 2, unless a codec exists only in 3.
     """
-    zarr_format = zarr_format or max(
-        (_min_zarr_format(array) for _, array in group.arrays()), default=2
-    )
+    codecs = (codec for _, array in group.arrays() for codec in array.codecs)
+    formats = (codec.zarr_format for codec in codecs if isinstance(codec, ForeignCodec))
+    zarr_format = zarr_format or max(formats, default=2)
     group = in_format(group, zarr_format)
     exposed = {path: expose_array(array, chunkmode, zarr_format) for path, array in group.arrays()}
     visible = group.map_arrays(lambda path, _: exposed[path].visible)
@@ -346,10 +346,6 @@ def build_keys(
         unlisted = frozenset((*documents, main)) - root.keys() - {""}
     exposed[""] = exposed[main]
     return KeySpace(_encode({**documents, **root}), exposed, unlisted, zarr_format)
-
-
-def _min_zarr_format(array: Array) -> int:
-    return max(c.zarr_format if isinstance(c, ForeignCodec) else 2 for c in array.codecs)
 
 
 def _merge_attributes(
