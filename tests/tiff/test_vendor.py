@@ -11,8 +11,10 @@ import fsspec
 import numpy as np
 import pytest
 import tifffile
+from ifds import image, write_tiff
 
 import tiffref
+from tiffref.errors import MalformedTiff
 from tiffref.zarr import ZarrTiffStore
 
 ROOM = Path(tiffref.__file__).parent / "tiff"
@@ -102,6 +104,39 @@ def test_pages_that_tifffile_cannot_group_are_separate(tmp_path: Path) -> None:
     assert references.group["image"].shape == (8, 8)
     with pytest.raises(tiffref.MalformedTiff):
         tiffref.scan(path, strict=True)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_ome_xml_of_a_vendor_is_read_if_tifffile_does_not(
+    tmp_path: Path, is_whole: bool, order: str
+) -> None:
+    """tifffile finds no overviews of planes that are not in the order of pages."""
+    data = np.arange(2 * 3 * 6 * 8, dtype="u2").reshape(2, 3, 6, 8)
+    planes = "".join(
+        f'<TiffData FirstC="{c}" FirstZ="{z}" IFD="{2 - z}"><UUID FileName="{c}.ome.tif">'
+        f"urn:uuid:{c}</UUID></TiffData>"
+        for c in range(2)
+        for z in range(3)
+    )
+    pixels = (
+        '<Image ID="Image:0"><Pixels DimensionOrder="XYZCT" Type="uint16" SizeX="8" SizeY="6" '
+        f'SizeZ="3" SizeC="2" SizeT="1">{planes}</Pixels></Image></OME>'
+    )
+    for c, stack in enumerate(data):
+        tags = {270: f'<OME UUID="urn:uuid:{c}">{pixels}', 51123: "{}"}
+        pages = [image(p, {} if n else tags, order=order) for n, p in enumerate(stack[::-1])]
+        for page, plane in zip(pages, stack[::-1], strict=True):
+            page.subifds = [image(plane[::2, ::2], {254: 1}, order=order)]
+        if is_whole or c == 0:
+            write_tiff(tmp_path / f"{c}.ome.tif", pages, order=order)
+    if not is_whole:
+        with pytest.raises(MalformedTiff, match=r"3 of 6 pages are missing.*1\.ome\.tif"):
+            tiffref.scan(tmp_path / "0.ome.tif")
+        return
+    for level, step in ((0, 1), (1, 2)):
+        with ZarrTiffStore(tmp_path / "0.ome.tif", level=level, strict=True) as store:
+            np.testing.assert_array_equal(store[...], data[..., ::step, ::step])
 
 
 @pytest.mark.parametrize("part", ["file", "series", "page"])

@@ -71,9 +71,13 @@ def ome_text(reader: TiffReader) -> str | None:
 class OmeFile(ImageFile):
     """A file with OME-XML; other files of its set are opened on demand."""
 
-    def __init__(self, reader: TiffReader) -> None:
+    def __init__(
+        self, reader: TiffReader, siblings: dict[str, TiffReader | None] | None = None
+    ) -> None:
         super().__init__(reader)
         self.described_by, self._counts, self._n_missing = reader.source, reader.counts, 0
+        if siblings is not None:
+            self._siblings = siblings
 
     def metadata(self) -> dict[str, Any]:
         """Return the OME-XML as item "ome".

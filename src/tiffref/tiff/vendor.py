@@ -23,6 +23,7 @@ from ..io.remote import open_source
 from ..io.source import ByteSource, LocalSource, SourceFile
 from ..model.tiff_facts import IfdFacts
 from .ifd import TiffReader
+from .ome import OmeFile
 from .pages import Level, Pages, Series, stack_pages
 from .series import (
     ImageFile,
@@ -92,8 +93,8 @@ class VendorFile(ImageFile):
     def _list(self) -> Listing:
         """List the series of the file.
 
-        If tifffile cannot interpret the vendor's metadata, fall back to plain series: invalid
-        metadata must not prevent reading the pixels.
+        If tifffile cannot interpret the vendor's metadata, fall back to OME-XML or plain series:
+        invalid metadata must not prevent reading the pixels.
         """
         reader = self.reader
         chain = reader.chain()
@@ -112,8 +113,10 @@ class VendorFile(ImageFile):
         except PARSE_ERRORS as error:
             if isinstance(error, OSError):
                 raise  # another file of the set does not exist or cannot be read
-            listing = plain_series(reader)
-            listing.defects.append(f"{type(error).__name__}: {error}")
+            is_ome = has_pixels_element(reader.first)
+            listing = OmeFile(reader, self._siblings).list() if is_ome else plain_series(reader)
+            if {series.kind for series in listing.series} != {"ome"}:
+                listing.defects.append(f"{type(error).__name__}: {error}")
         else:
             self._check(listing)
         return listing
