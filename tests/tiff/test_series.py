@@ -20,13 +20,13 @@ import tiffref
 from tiffref.errors import MalformedTiff, MetadataWarning, TiffrefError, TruncationWarning
 from tiffref.io.source import LocalSource
 from tiffref.model.tiff_facts import LevelFacts
-from tiffref.tiff.descriptions import imagej_metadata, imagej_text, shaped_text
+from tiffref.tiff.descriptions import imagej_metadata, shaped_text
 from tiffref.tiff.ifd import TiffReader
 from tiffref.tiff.pages import Level
 from tiffref.tiff.series import (
+    ImageJSeries,
     Listing,
     geotiff_series,
-    imagej_series,
     plain_series,
     shaped_series,
 )
@@ -52,8 +52,8 @@ def series_of(path: Path) -> Listing:
     listing = None
     if shaped_text(reader.first):
         listing = shaped_series(reader)
-    elif imagej_text(reader.first):
-        listing = imagej_series(reader, imagej_metadata(reader.first, reader.header.byteorder))
+    elif found := imagej_metadata(reader.first, reader.header.byteorder):
+        listing = ImageJSeries(reader, found).list()
     elif 34735 in reader.first:
         listing = geotiff_series(reader)
     return listing or plain_series(reader)
@@ -221,8 +221,7 @@ def test_a_run_needs_three_directories(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, GRADIENT, imagej=True)
     reader = TiffReader(LocalSource(path))
-    listing = imagej_series(reader, imagej_metadata(reader.first, reader.header.byteorder))
-    assert listing is not None
+    listing = ImageJSeries(reader, imagej_metadata(reader.first, reader.header.byteorder)).list()
     level = listing.series[0].levels[0].to_facts()
     assert level.offset.shape == (len(GRADIENT), 1)
     assert reader.n_reads == 3

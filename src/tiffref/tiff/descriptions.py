@@ -43,11 +43,6 @@ def shaped_text(ifd: Directory) -> str | None:
     return None
 
 
-def imagej_text(ifd: Directory) -> str | None:
-    """Return the ImageDescription in which ImageJ or SCIFIO declares the planes."""
-    return next((text for text in _texts(ifd) if text.startswith(("ImageJ=", "SCIFIO="))), None)
-
-
 @dataclass(frozen=True, slots=True)
 class Shaped:
     """A tifffile description; `axes` is "" if it does not match the shape."""
@@ -91,8 +86,11 @@ def _value(text: str) -> Any:
 
 
 def imagej_metadata(ifd: Directory, byteorder: str) -> dict[str, Any] | None:
-    """Return ImageJ's metadata from description and IJMetadata; None without a description."""
-    text = imagej_text(ifd)
+    """Return the metadata of ImageJ or SCIFIO from description and IJMetadata.
+
+    None without a description that declares the planes.
+    """
+    text = next((text for text in _texts(ifd) if text.startswith(("ImageJ=", "SCIFIO="))), None)
     if text is None:
         return None
     pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line)

@@ -2,8 +2,8 @@
 
 Handles classic TIFF, BigTIFF and NDPI in both byte orders, follows the chain of IFDs, and enforces
 all limits: entries per IFD, loops, offsets inside the file, and the total bytes of tag values.
-Each IFD is read once. Every fault becomes a `Finding`; none is ignored silently. What the tags mean
-is left to `facts`.
+Each IFD is read once. Every fault becomes an `IfdFinding`; none is ignored silently. What the tags
+mean is left to `facts`.
 
 References: TIFF 6.0 section 2; BigTIFF; TIFF technical note 1 (SubIFDs).
 """
@@ -139,7 +139,7 @@ def dtype_of(byteorder: str, kind: int) -> np.dtype:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class IfdFinding:
     """A fault in the structure of a file.
 
     `loses_pixels` is true if pixels may be missing because of it; otherwise only metadata is lost.
@@ -182,7 +182,7 @@ class Directory:
         self.entries: dict[int, tuple[int, int, int, bytes | None]] = {}
         self.next_offset = self.end = 0
         self.more_descriptions: list[Any] = []
-        self.findings: list[Finding] = []
+        self.findings: list[IfdFinding] = []
 
     def __contains__(self, code: int) -> bool:
         return code in self.entries
@@ -295,7 +295,7 @@ class TiffReader:
     ) -> None:  # fmt: skip
         self.source, self.base, self.counts = source, base, counts
         self.size, self.n_reads, self.has_loop = source.size - base, 0, False
-        self.findings: list[Finding] = []
+        self.findings: list[IfdFinding] = []
         self._directories: dict[int, Directory] = {}
         self._windows: list[tuple[int, bytes]] = []
         self._chain: list[int] = []
@@ -505,7 +505,7 @@ class TiffReader:
     ) -> None:
         """Add a fault of an IFD."""
         expected = expected or f"within {self.size} bytes"
-        finding = Finding(what, self.url, ifd.name, tag, got, expected, loses_pixels)
+        finding = IfdFinding(what, self.url, ifd.name, tag, got, expected, loses_pixels)
         ifd.findings.append(finding)
         self.findings.append(finding)
 

@@ -30,7 +30,7 @@ from .ifd import (
     TYPE_SIZES,
     UNSIGNED,
     Directory,
-    Finding,
+    IfdFinding,
     TiffReader,
     dtype_of,
 )
@@ -588,7 +588,7 @@ def _check_listed(
     """
     if n_segments <= n_listed and not is_surplus:
         return
-    found = Finding(
+    found = IfdFinding(
         f"the image needs {'fewer' if is_surplus else 'more'} segments than the IFD lists",
         pages.reader.url, ifd.name, "ImageWidth (256), ImageLength (257)",
         f"{n_listed} offsets or lengths", f"{n_segments}", loses_pixels=True,

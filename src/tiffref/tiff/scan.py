@@ -37,7 +37,7 @@ from ..model.codec import SegmentCodec
 from ..model.tiff_facts import FileFacts, IfdFacts, LevelFacts, SeriesFacts
 from ..references import References
 from .byte_counts import without_truncated
-from .ifd import Finding, TiffReader
+from .ifd import IfdFinding, TiffReader
 from .ome import Companion, OmeFile, is_companion, missing_members, ome_text
 from .pages import Level, Pages, Series, stack_pages
 from .probe import checked_array
@@ -571,7 +571,7 @@ def _report_findings(file: ImageFile, options: _Options) -> str:
     Of each tag of each IFD, only the first finding is reported. If only some pages were selected, a
     broken chain does not matter.
     """
-    distinct: dict[tuple[str, str, Any], Finding] = {}
+    distinct: dict[tuple[str, str, Any], IfdFinding] = {}
     for reader in (file.reader, *file.others()):
         for finding in reader.findings:
             if options.key is None or finding.tag != "next IFD":

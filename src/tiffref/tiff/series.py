@@ -155,7 +155,7 @@ class ImageFile:
         if shaped_text(first) is not None:
             listing, what = shaped_series(reader), "tifffile's shape"
         elif self._imagej is not None:
-            listing, what = imagej_series(reader, self._imagej), "ImageJ's counts"
+            listing, what = ImageJSeries(reader, self._imagej).list(), "ImageJ's counts"
         elif GEO_KEYS in first:
             listing = geotiff_series(reader)
         if listing is None or not listing.series:
@@ -410,16 +410,10 @@ def planes_of_run(level: Level, n_there: int | None = None) -> Level:
 # ---- ImageJ
 
 
-def imagej_series(reader: TiffReader, found: Mapping[str, Any]) -> Listing:
-    """Read the series that ImageJ or SCIFIO describes in its metadata.
+class ImageJSeries:
+    """The series that ImageJ or SCIFIO describes in its metadata, with axes T, Z, C and I.
 
     Planes may follow the first image without IFDs of their own.
-    """
-    return _ImageJSeries(reader, found).list()
-
-
-class _ImageJSeries:
-    """An ImageJ series with axes T, Z, C and I.
 
     `n_declared` is the `images` count of the description, which may contradict the axis sizes;
     `is_counted` is whether there is any count. `defects` lists what does not match the pages.

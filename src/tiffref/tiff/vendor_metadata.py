@@ -24,7 +24,7 @@ import numpy as np
 
 from ..errors import MalformedTiff, TiffrefError
 from ..metadata.microscopy import READERS
-from .ifd import Directory, Finding, TiffReader
+from .ifd import Directory, IfdFinding, TiffReader
 from .ome import OmeFile
 from .pages import Pages
 from .series import MAX_PLANES
@@ -145,7 +145,7 @@ def vendor_metadata(file: Any) -> dict[str, Any]:
                     metadata[name] = value or None
         except SyntaxError as error:
             what = "the vendor's XML cannot be parsed"
-            reader.findings.append(Finding(what, reader.url, "0", 270, str(error), None, False))
+            reader.findings.append(IfdFinding(what, reader.url, "0", 270, str(error), None, False))
         except PARSE_ERRORS:
             continue
     return metadata
