@@ -234,6 +234,15 @@ class Array:
             self.fill_value, attributes,
         )  # fmt: skip
 
+    def with_codecs(
+        self, codecs: tuple[SegmentCodec | ForeignCodec, ...], fill_value: Any
+    ) -> Array:
+        """Return the same chunks with other codecs and another value for missing data."""
+        return Array(
+            self.shape, self.chunks, self.dtype, self.dims, codecs, self.manifest, fill_value,
+            self.attributes,
+        )  # fmt: skip
+
     @classmethod
     def from_values(
         cls, values: Any, dims: tuple[str, ...] = (), attributes: Mapping[str, Any] | None = None

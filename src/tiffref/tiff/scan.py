@@ -502,11 +502,11 @@ def _with_nodata(array: Array, ifd: IfdFacts, nodata: Any, report: Report) -> Ar
         fill = nearest
     if fill is None:
         return array
-    codecs = [
+    codecs = tuple([
         replace(one, fill=fill.real or None) if isinstance(one, SegmentCodec) and one.edge else one
         for one in array.codecs
-    ]
-    return replace(array, fill_value=fill, codecs=tuple(codecs))
+    ])  # fmt: skip
+    return array.with_codecs(codecs, fill)
 
 
 def _check_planes(
