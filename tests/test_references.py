@@ -85,6 +85,19 @@ def test_write_fsspec_writes_the_document_of_to_kerchunk(
     assert again.group["g/h/image"].manifest.sources[0].url == "https://host/x/a.bin"
 
 
+@pytest.mark.parametrize("version", [0, 1])
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("name", ["../g", "g/./h", "g//h", "g\\h", "g\0", 3])
+def test_groupnames_that_no_reader_accepts(
+    references: References, name: Any, zarr_format: int, version: int
+) -> None:
+    with pytest.raises(SelectionError, match="not a groupname, got "):
+        references.to_kerchunk(zarr_format, version, groupname=name)
+    for root in (None, "", "/"):
+        document = references.to_kerchunk(zarr_format, version, groupname=root)
+        assert document == references.to_kerchunk(zarr_format, version)
+
+
 @pytest.mark.parametrize("name", ["refs.json", "refs.JSON", "refs.tif"])
 def test_to_parquet_refuses_names_of_other_formats(
     references: References, tmp_path: Path, name: str

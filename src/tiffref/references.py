@@ -17,13 +17,14 @@ from .errors import (
     InvalidReferences,
     ManifestMismatch,
     MetadataWarning,
+    SelectionError,
     TiffrefError,
     no_such_index,
     rejects_unknown_arguments,
     warn,
 )
 from .formats import kerchunk, parquet
-from .formats.kerchunk_read import Parsed, read_document
+from .formats.kerchunk_read import Parsed, is_bad_key, read_document
 from .formats.load import check_kind
 from .formats.parquet import is_parquet, parse_parquet
 from .formats.summary import (
@@ -391,7 +392,7 @@ class References:
         target: Any = None,
     ) -> dict[str, Any]:
         """Return the group to write, and the options of `plan_document`; templates if wanted."""
-        shown = self.laid_out(zarr_format)
+        shown, path = self.laid_out(zarr_format), _check_groupname(groupname)
         addresses = [source.url for source in shown.sources]
         if any(address.startswith(OBJECT_SCHEME) for address in addresses):
             raise ManifestMismatch(
@@ -407,8 +408,8 @@ class References:
             if isinstance(target, str | os.PathLike):
                 check_new_location(addresses, self.allow, os.fspath(target))
         options = {
-            "group": _nest(shown.group, groupname), "zarr_format": zarr_format, "rename": rename,
-            "series": move_series(shown.series, groupname), "is_sealed": self.allow is None,
+            "group": _nest(shown.group, path), "zarr_format": zarr_format, "rename": rename,
+            "series": move_series(shown.series, path), "is_sealed": self.allow is None,
         }  # fmt: skip
         if templatename:
             folder = shared_folder([rename(address) for address in addresses])
@@ -491,17 +492,22 @@ def _errors_of(document: Any) -> Iterator[None]:
         raise
 
 
-def _nest(group: Group, name: str | None) -> Group:
-    for part in reversed((name or "").strip("/").split("/")):
-        group = Group({part: group}) if part else group
+def _check_groupname(name: str | None) -> str:
+    """Return the path of a group; "" is the root."""
+    path = name.strip("/") if isinstance(name, str) else name or ""
+    if path and (not isinstance(path, str) or is_bad_key(path)):
+        raise SelectionError("not a groupname", got=repr(name), expected="names joined by '/'")
+    return path
+
+
+def _nest(group: Group, path: str) -> Group:
+    for part in reversed(path.split("/") if path else ()):
+        group = Group({part: group})
     return group
 
 
-def move_series(
-    series: Sequence[Mapping[str, Any]], groupname: str | None
-) -> list[Mapping[str, Any]]:
-    """Return the series with the paths of their arrays moved into a group."""
-    prefix = (groupname or "").strip("/")
+def move_series(series: Sequence[Mapping[str, Any]], prefix: str) -> list[Mapping[str, Any]]:
+    """Return the series with the paths of their arrays moved into a group; "" is the root."""
     if not prefix:
         return list(series)
 

@@ -349,7 +349,7 @@ def test_files_at_different_places_have_no_common_coordinates(tmp_path):
 def test_nodata_cannot_be_ignored_where_chunks_are_missing(tmp_path):
     for n, nodata in enumerate("37"):
         write(tmp_path / f"{n}.tif", pixels(n), extratags=[(42113, 2, 2, nodata, True)])
-    references = tiffref.scan_sequence(str(tmp_path / "*.tif"), ignore=["nodata"])
+    references = tiffref.scan_sequence(str(tmp_path / "*.tif"), ignore="nodata")
     assert references.group["image"].fill_value is None
     with tifffile.TiffFile(tmp_path / "1.tif", mode="r+") as tif:
         page = tif.pages[0]

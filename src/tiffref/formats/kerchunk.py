@@ -370,7 +370,7 @@ def _plan_json(
     options: Mapping[str, Any],
 ) -> Plan:
     if isinstance(version, bool) or version not in (0, 1):
-        raise InvalidReferences("no such document version", got=version, expected="0 or 1")
+        raise InvalidReferences("no such document version", got=repr(version), expected="0 or 1")
     plan = plan_document(group, **options)
     addresses = plan.addresses
     local = {url: from_document_url(address) for url, address in addresses.items()}

@@ -177,12 +177,12 @@ def _check_keys(refs: Mapping[str, Any], report: Reporter) -> tuple[list[str], l
     VirtualiZarr 2.8 writes the latter: "spatial_ref/" instead of "spatial_ref/0". Keys are only
     checked one by one if there may be an invalid one.
     """
-    if not _is_bad("/".join(refs)):
+    if not is_bad_key("/".join(refs)):
         return [], []
     bad: list[str] = []
     scalars: list[str] = []
-    for key in filter(_is_bad, refs):
-        is_scalar = not _is_bad(f"{key}0") and _is_scalar(refs.get(f"{key}.zarray"))
+    for key in filter(is_bad_key, refs):
+        is_scalar = not is_bad_key(f"{key}0") and _is_scalar(refs.get(f"{key}.zarray"))
         (scalars if is_scalar else bad).append(key)
     for code, keys, expected in (
         ("key", bad, "names joined by '/'"),
@@ -203,7 +203,8 @@ def _is_scalar(metadata: Any) -> bool:
     return isinstance(metadata, Mapping) and metadata.get("shape") == []
 
 
-def _is_bad(key: str) -> bool:
+def is_bad_key(key: str) -> bool:
+    """Return whether a key has a part that is empty, "." or "..", a backslash, or a NUL."""
     key = f"/{key}/"
     return any(part in key for part in _BAD_PARTS)
 

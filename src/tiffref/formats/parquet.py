@@ -495,7 +495,7 @@ def write_parquet(
     """
     import_pyarrow()
     if record_size < 1:
-        raise InvalidReferences("bad record_size", got=record_size, expected="1 or more")
+        raise InvalidReferences("record_size is too small", got=record_size, expected="1 or more")
     if "" in group.children:
         raise InvalidReferences(
             "parquet references cannot have an array at the root",

@@ -84,7 +84,7 @@ def to_texts(
         If an attribute is not a JSON value, or the root cannot be both array and group.
     """
     if zarr_format not in (2, 3):
-        raise InvalidReferences("no such Zarr format", got=zarr_format, expected="2 or 3")
+        raise InvalidReferences("no such Zarr format", got=repr(zarr_format), expected="2 or 3")
     to_node_texts = _node_to_v2 if zarr_format == 2 else _node_to_v3
     is_array = "" in group.children
     texts = {}

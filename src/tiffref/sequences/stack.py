@@ -136,7 +136,7 @@ def scan_sequence(
     concat: str | Mapping[str, str] | None = None,
     mosaic: bool = False,
     on_mismatch: str = "error",
-    ignore: Sequence[str] = (),
+    ignore: str | Sequence[str] = (),
     allow_holes: bool = False,
     zattrs: Mapping[str, Any] | None = None,
     axes: str | None = None,
@@ -350,7 +350,7 @@ def _plan(
     concat: str | Mapping[str, str] | None,
     mosaic: bool,
     on_mismatch: str,
-    ignore: Sequence[str],
+    ignore: str | Sequence[str],
     allow_holes: bool,
     layout: str,
 ) -> Plan:
@@ -364,7 +364,8 @@ def _plan(
         )
     if on_mismatch not in _MODES:
         raise SelectionError("unknown on_mismatch", got=repr(on_mismatch), expected=_MODES)
-    unknown = set(ignore) - METADATA
+    ignored = {ignore} if isinstance(ignore, str) else {*ignore}
+    unknown = ignored - METADATA
     if unknown:
         raise SelectionError(
             "these differences cannot be ignored, as they would change pixels",
@@ -375,7 +376,7 @@ def _plan(
     if mosaic and joined:
         raise SelectionError("concat and mosaic cannot be combined", got=joined)
     plate = PLATE_AXES if is_plate else frozenset()
-    return Plan(joined, mosaic, on_mismatch, frozenset(ignore), allow_holes or is_plate, plate)
+    return Plan(joined, mosaic, on_mismatch, frozenset(ignored), allow_holes or is_plate, plate)
 
 
 def _axis_names(fields: Mapping[str, Any], plan: Plan, part: Part | None) -> list[str]:

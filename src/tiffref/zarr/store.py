@@ -109,7 +109,7 @@ class ZarrStore(Store):
         self._fetch = fetch or Fetcher(allow=self._references.allow)
         self._chunkmode = parse_chunkmode(chunkmode)
         if zarr_format not in (None, 2, 3):
-            raise SelectionError("no such Zarr format", got=zarr_format, expected="2 or 3")
+            raise SelectionError("no such Zarr format", got=repr(zarr_format), expected="2 or 3")
         self._zarr_format = zarr_format
         self._requests = Requests(self._fetch)
 
