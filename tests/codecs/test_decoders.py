@@ -23,6 +23,14 @@ def test_sgilog_luminance():
     assert decode_segment(codec, data).ravel().tolist() == [0x4001, 0x4002, 0x4003, 0x4004]
 
 
+def test_sgilog_luminance_as_numbers():
+    """In libtiff's candelas per square metre: 2 ** ((L + 0.5) / 256 - 64)."""
+    data = bytes([126 + 4, 0x40, 4, 1, 2, 3, 4])
+    codec = SegmentCodec((1, 1, 4, 1), "<f4", 34676, photometric=32844)
+    expected = 2 ** ((0x4001 + np.arange(4) + 0.5) / 256 - 64)
+    np.testing.assert_allclose(decode_segment(codec, data).ravel(), expected, rtol=1e-6)
+
+
 def test_sgilog_luv_32():
     data = bytes([2, 0x40, 0xC0, 126 + 2, 7, 2, 86, 0, 126 + 2, 255])
     codec = SegmentCodec((1, 1, 2, 3), "<i2", 34676, bits=(16,), sample_format=2, photometric=32845)

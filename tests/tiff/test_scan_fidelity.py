@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import zlib
 
 import imagecodecs
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ifds import image, write_tiff
 from samples import rng
 
 import tiffref
@@ -42,7 +44,7 @@ def assert_same(path, expected=None):
 @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
 @pytest.mark.parametrize("first", [0, 16])
 @pytest.mark.parametrize("mode", [0, 1, 3])
-@pytest.mark.parametrize("photometric", ["MINISBLACK", "RGB", "YCBCR"])
+@pytest.mark.parametrize("photometric", ["MINISBLACK", "RGB", "YCBCR", "CIELAB"])
 def test_jpeg_of_three_bands_as_gdal_writes_it(tmp_path, photometric, mode, first):
     """Bands that are no colours are stored as they are; the decoder would take them for YCbCr."""
     rasterio = pytest.importorskip("rasterio")
@@ -55,11 +57,50 @@ def test_jpeg_of_three_bands_as_gdal_writes_it(tmp_path, photometric, mode, firs
     how |= {"tiled": True, "blockxsize": 16, "blockysize": 16, "interleave": "pixel"}
     with rasterio.open(path, "w", sparse_ok=True, jpeg_quality=95, **how) as dataset:
         dataset.write(data)
-    with rasterio.open(path) as dataset:
+    raw = "GTIFF_RAW:" if "LAB" in photometric else ""
+    with rasterio.open(f"{raw}{path}") as dataset:
         expected = np.moveaxis(dataset.read(), 0, -1).astype("i2")
     assert np.abs(expected - np.moveaxis(data, 0, -1)).max() <= 3
     for got in read_all_ways(path):
         assert np.abs(got - expected).max() <= 2
+
+
+@pytest.mark.parametrize("photometric", [2, 5, 6])
+@pytest.mark.parametrize("byteorder", "<>")
+def test_jpeg_of_one_sample_that_its_tags_call_colors(tmp_path, photometric, byteorder):
+    path = tmp_path / "a.tif"
+    data = np.add.outer(np.arange(32), np.arange(16)).astype("u1")
+
+    def encode(part):
+        return bytes(imagecodecs.jpeg8_encode(np.ascontiguousarray(part), level=100))
+
+    one = image(data, {259: 7, 262: photometric}, rows=16, encode=encode, order=byteorder)
+    write_tiff(path, [one], order=byteorder)
+    for got in read_all_ways(path):
+        np.testing.assert_array_equal(got, imagecodecs.jpeg8_decode(encode(data)))
+
+
+@pytest.mark.parametrize(("tile", "samples"), [(None, 1), ((16, 32), 3)])
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+def test_pixarlog_is_what_libtiff_reads(tmp_path, dtype, byteorder, tile, samples):
+    """Its codes of 16 bits are in the byte order of the file."""
+    path = tmp_path / "a.tif"
+    data = rng.random((32, 32, samples)) * (1 if dtype == "f4" else np.iinfo(dtype).max)
+    data = data.astype(dtype)
+
+    def encode(part):
+        native = np.ascontiguousarray(part.astype(dtype))
+        codes = np.frombuffer(zlib.decompress(imagecodecs.pixarlog_encode(native)), "<u2")
+        return zlib.compress(codes.astype(f"{byteorder}u2"))
+
+    tags = {259: 32909, 262: 2 if samples == 3 else 1}
+    one = image(data, tags, rows=16, tile=tile, encode=encode, order=byteorder)
+    write_tiff(path, [one], order=byteorder)
+    expected = imagecodecs.tiff_decode(path.read_bytes())
+    assert np.abs(expected.reshape(data.shape) - data.astype("f8")).max() <= data.max() / 100
+    for got in read_all_ways(path):
+        np.testing.assert_array_equal(got.squeeze(), expected)
 
 
 @pytest.mark.parametrize("byteorder", "<>")

@@ -437,7 +437,7 @@ def _build_tiff(
         278: (_LONG, [rows]),
         279: (_LONG, [len(data)]),
         284: (_SHORT, [1]),
-        339: (_SHORT, [codec.sample_format] * samples),
+        339: (_SHORT, [3 if dtype.kind == "f" else codec.sample_format] * samples),
     }
     fields |= {number: (kind, values) for number, kind, values in tags}
     fields |= {number: (_LONG, [0] * len(parts)) for number, parts in blobs.items()}

@@ -197,7 +197,7 @@ def jpeg_colorspaces(
     photometric
         PhotometricInterpretation (tag 262).
     planar_separate
-        Whether PlanarConfiguration (tag 284) is 2: each segment is one grey image.
+        Whether each segment is one grey image, as if PlanarConfiguration (tag 284) is 2.
     extra_samples
         ExtraSamples (tag 338), empty if absent.
     is_jfif
@@ -224,14 +224,15 @@ def jpeg_colorspaces(
         return {"colorspace": 2, "outcolorspace": 2}
     if extra_samples:
         return {}
-    parameters: dict[str, int | str] = dict(_JPEG_OUTPUT.get(photometric, {}))
+    parameters: dict[str, int | str] = dict(JPEG_COLORS.get(photometric, {}))
     if photometric == 2 and not is_jfif:
         parameters["colorspace"] = 2
     return parameters
 
 
-_JPEG_OUTPUT: Mapping[int, Mapping[str, int | str]] = {
+JPEG_COLORS: Mapping[int, Mapping[str, int | str]] = {
     2: {"outcolorspace": 2},
     5: {"outcolorspace": 4},
     6: {"outcolorspace": 2},
 }
+"""Parameters of images of colors, by PhotometricInterpretation (tag 262): RGB, CMYK and YCbCr."""

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codecs.guard import jpeg_frame, jpeg_segments, scan_header
-from ..codecs.table import JPEG, OLD_JPEG
+from ..codecs.table import JPEG, JPEG_COLORS, OLD_JPEG
 from ..errors import MalformedTiff, UnsupportedTiff
 from ..model.tiff_facts import IfdFacts
 from .descriptions import DIRECTORY_TAGS, IJ_METADATA, ij_metadata, read_linked_ifd
@@ -28,7 +28,6 @@ _RGB, _YCBCR = 2, 6
 _PACKBITS = 32773
 _JFIF_KINDS = frozenset({6, 7, 33007, 34892})
 _JPEG = 7
-_GRAY = frozenset({0, 1})
 _LOSSY_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
 _MAX_HEADER_BYTES = 1 << 12
 _DROPPED_TAGS = frozenset(
@@ -410,8 +409,9 @@ def _decoder_tables(reader: TiffReader, ifd: Directory, compression: int) -> dic
         frame = jpeg_frame(start)
         if frame is not None and frame.marker not in _LOSSY_FRAMES:
             found["jpeg_process"] = frame.marker
-        is_gray = compression == _JPEG and _hashable_value(ifd, 262) in _GRAY
-        if is_gray and _has_rgb_components(start):
+        photometric = _hashable_value(ifd, 262)
+        has_bands = compression == _JPEG and photometric not in (None, *JPEG_COLORS)
+        if has_bands and _has_rgb_components(start):
             found["has_rgb_components"] = True
     if compression == OLD_JPEG:
         found.update(_old_jpeg_tables(reader, ifd))
@@ -458,7 +458,7 @@ def stream_key(facts: IfdFacts) -> Callable[[TiffReader, Directory], Any] | None
     """Return a function whose result is equal for IFDs of the same tags that decode alike.
 
     Each old-style JPEG image has its own tables, and NDPI stores them in the strip. JPEG declared
-    as RGB holds YCbCr if it has a JFIF marker; declared as gray, its component ids decide. None if
+    as RGB holds YCbCr if it has a JFIF marker; otherwise, its component ids decide. None if
     the tags alone decide.
     """
     if facts.compression == OLD_JPEG:
@@ -467,7 +467,8 @@ def stream_key(facts: IfdFacts) -> Callable[[TiffReader, Directory], Any] | None
         return _ndpi_tile
     if facts.compression in JPEG and facts.photometric == _RGB:
         return lambda reader, ifd: first_bytes(reader, ifd, 16)[6:10] == b"JFIF"
-    if facts.compression == _JPEG and facts.photometric in _GRAY and facts.shape[4] == 3:
+    has_bands = facts.photometric not in JPEG_COLORS and facts.shape[4] == 3
+    if facts.compression == _JPEG and has_bands:
         return lambda reader, ifd: _has_rgb_components(first_bytes(reader, ifd))
     return None
 

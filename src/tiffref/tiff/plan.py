@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ..codecs.table import (
     COMPRESSIONS,
     JPEG,
+    JPEG_COLORS,
     OLD_JPEG,
     check_supported,
     compression_of,
@@ -385,7 +386,7 @@ _NEED_BITS = frozenset({32766, 32809})
 
 _NONE = 1
 """libtiff ignores the predictor of uncompressed data, and no known writer applies one."""
-_LERC = 34887
+_PIXARLOG, _LERC = 32909, 34887
 _UNASSOCIATED_ALPHA = 2
 
 _PARAMETER_TAGS: dict[int, dict[str, int]] = {
@@ -456,14 +457,17 @@ def _codec_without_parameters(
     dtype = np.dtype(stored_dtype)
     row = COMPRESSIONS.get(compression)
     is_image = row is not None and row.kind == "image"
-    has_byteorder = dtype.itemsize > 1 or (not is_image and max(bits) > 8)
+    if is_image:
+        has_byteorder = compression == _PIXARLOG or (compression == _LERC and dtype.itemsize > 1)
+    else:
+        has_byteorder = dtype.itemsize > 1 or max(bits) > 8
     needs_bits = compression in _NEED_BITS if is_image else bits != (8 * dtype.itemsize,)
     return SegmentCodec(
         shape=shape,
         dtype=decoded_dtype or dtype.newbyteorder("<").str,
         compression=compression,
         predictor=1 if is_image or compression == _NONE else predictor,
-        byteorder=byteorder if has_byteorder and (not is_image or compression == _LERC) else "<",
+        byteorder=byteorder if has_byteorder else "<",
         bits=bits if needs_bits else (),
         sample_format=1 if is_image else sample_format,
         fill_order=fill_order if row is None or row.has_fill_order else 1,
@@ -493,7 +497,8 @@ def _parameters(ifd: IfdFacts) -> dict[str, Any]:
     found.update({name: value for name, value in ifd.tables.items() if name not in _JPEG_FLAGS})
     if ifd.compression in _ANY_JPEG:
         flags = (bool(ifd.tables.get(name)) for name in _JPEG_FLAGS)
-        found |= jpeg_colorspaces(ifd.photometric, ifd.is_separate, ifd.extra_samples, *flags)
+        is_one = ifd.is_separate or (ifd.shape[4] == 1 and ifd.photometric in JPEG_COLORS)
+        found |= jpeg_colorspaces(ifd.photometric, is_one, ifd.extra_samples, *flags)
     if ifd.compression == _LERC:
         found.update(_lerc_mask(ifd))
     if _is_subsampled(ifd) or ifd.compression == OLD_JPEG:
