@@ -106,16 +106,14 @@ def test_pages_that_tifffile_cannot_group_are_separate(tmp_path: Path) -> None:
         tiffref.scan(path, strict=True)
 
 
-@pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize("is_whole", [True, False])
-def test_ome_xml_of_a_vendor_is_read_if_tifffile_does_not(
-    tmp_path: Path, is_whole: bool, order: str
-) -> None:
-    """tifffile finds no overviews of planes that are not in the order of pages."""
+def write_vendor_set(
+    folder: Path, order: str, *, is_reversed: bool, n_files: int = 2
+) -> np.ndarray:
+    """Write OME-TIFFs of a channel each, with overviews and the tag of Micro-Manager."""
     data = np.arange(2 * 3 * 6 * 8, dtype="u2").reshape(2, 3, 6, 8)
     planes = "".join(
-        f'<TiffData FirstC="{c}" FirstZ="{z}" IFD="{2 - z}"><UUID FileName="{c}.ome.tif">'
-        f"urn:uuid:{c}</UUID></TiffData>"
+        f'<TiffData FirstC="{c}" FirstZ="{z}" IFD="{2 - z if is_reversed else z}">'
+        f'<UUID FileName="{c}.ome.tif">urn:uuid:{c}</UUID></TiffData>'
         for c in range(2)
         for z in range(3)
     )
@@ -123,20 +121,39 @@ def test_ome_xml_of_a_vendor_is_read_if_tifffile_does_not(
         '<Image ID="Image:0"><Pixels DimensionOrder="XYZCT" Type="uint16" SizeX="8" SizeY="6" '
         f'SizeZ="3" SizeC="2" SizeT="1">{planes}</Pixels></Image></OME>'
     )
-    for c, stack in enumerate(data):
+    for c, channel in enumerate(data[:n_files]):
         tags = {270: f'<OME UUID="urn:uuid:{c}">{pixels}', 51123: "{}"}
-        pages = [image(p, {} if n else tags, order=order) for n, p in enumerate(stack[::-1])]
-        for page, plane in zip(pages, stack[::-1], strict=True):
+        stored = channel[::-1] if is_reversed else channel
+        pages = [image(p, {} if n else tags, order=order) for n, p in enumerate(stored)]
+        for page, plane in zip(pages, stored, strict=True):
             page.subifds = [image(plane[::2, ::2], {254: 1}, order=order)]
-        if is_whole or c == 0:
-            write_tiff(tmp_path / f"{c}.ome.tif", pages, order=order)
-    if not is_whole:
-        with pytest.raises(MalformedTiff, match=r"3 of 6 pages are missing.*1\.ome\.tif"):
-            tiffref.scan(tmp_path / "0.ome.tif")
-        return
+        write_tiff(folder / f"{c}.ome.tif", pages, order=order)
+    return data
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("is_reversed", [True, False])
+@pytest.mark.parametrize("is_remote", [True, False])
+def test_ome_xml_of_a_vendor_is_read_if_tifffile_does_not(
+    tmp_path: Path, is_remote: bool, is_reversed: bool, order: str
+) -> None:
+    """tifffile opens no other remote files, and refuses overviews of planes in another order."""
+    data = write_vendor_set(tmp_path, order, is_reversed=is_reversed)
+    url = str(tmp_path / "0.ome.tif")
+    if is_remote:
+        url = f"memory://{tmp_path.name}/0.ome.tif"
+        for path in tmp_path.iterdir():
+            fsspec.filesystem("memory").pipe(f"/{tmp_path.name}/{path.name}", path.read_bytes())
     for level, step in ((0, 1), (1, 2)):
-        with ZarrTiffStore(tmp_path / "0.ome.tif", level=level, strict=True) as store:
+        with ZarrTiffStore(url, level=level, strict=True) as store:
             np.testing.assert_array_equal(store[...], data[..., ::step, ::step])
+
+
+@pytest.mark.parametrize("is_reversed", [True, False])
+def test_a_missing_file_of_a_vendors_ome_tiff_is_named(tmp_path: Path, is_reversed: bool) -> None:
+    write_vendor_set(tmp_path, "<", is_reversed=is_reversed, n_files=1)
+    with pytest.raises(MalformedTiff, match=r"3 of 6 pages are missing.*1\.ome\.tif"):
+        tiffref.scan(tmp_path / "0.ome.tif")
 
 
 @pytest.mark.parametrize("part", ["file", "series", "page"])

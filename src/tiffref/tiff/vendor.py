@@ -108,6 +108,8 @@ class VendorFile(ImageFile):
                 if self.tif.is_ndtiff:
                     self.ndtiff_index.check(self.tif.filename, self.sibling)
                 listing = self.convert(qptiff_series(self.tif) or [*self.tif.series])
+            if not reader.source.is_local and _is_incomplete_ome(listing):
+                return OmeFile(reader, self._siblings).list()
         except TiffrefError:
             raise
         except PARSE_ERRORS as error:
@@ -274,6 +276,12 @@ class VendorFile(ImageFile):
         first = places[0]
         assert first is not None
         return [replace(first, offset=at, is_own=True) for at in chain]
+
+
+def _is_incomplete_ome(listing: Listing) -> bool:
+    """Return whether planes of OME-XML are missing: tifffile opens other files only if local."""
+    levels = [level for series in listing.series if series.kind == "ome" for level in series.levels]
+    return any((level.row < 0).any() for level in levels)
 
 
 def _check_slide(listing: Listing, url: str) -> None:
