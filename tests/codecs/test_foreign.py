@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import imagecodecs
@@ -52,3 +53,23 @@ def test_images_that_are_broken_or_far_larger_than_their_chunk() -> None:
         decode_image(config, bytes(data), 48 * 80)
     with pytest.raises(ValueError, match="PNG"):
         decode_image(config, stream[:-20], 48 * 80)
+
+
+@pytest.mark.parametrize("axis", [-1, -2])
+def test_a_delta_of_rows_needs_their_shape(axis: int) -> None:
+    stored = np.ascontiguousarray(imagecodecs.delta_encode(IMAGE, axis=axis))
+    config = {"id": "imagecodecs_delta", "axis": axis, "dist": 1, "dtype": "|u1"}
+    for shape in (IMAGE.shape, None):
+        filters = [{**config, "shape": shape}, {"id": "zlib", "level": 1}]
+        codec = ForeignCodec(2, {"dtype": "|u1", "filters": filters, "compressor": None})
+        data = zlib.compress(stored)
+        if shape:
+            np.testing.assert_array_equal(
+                decode_foreign(codec, data, IMAGE.shape, IMAGE.dtype), IMAGE
+            )
+            continue
+        with pytest.raises(MalformedTiff, match="no shape"):
+            decode_foreign(codec, data, IMAGE.shape, IMAGE.dtype)
+        row = ForeignCodec(2, {**codec.metadata, "filters": [{"id": "imagecodecs_delta"}]})
+        found = decode_foreign(row, bytes([1, 1, 2]), (1, 3), IMAGE.dtype)
+        np.testing.assert_array_equal(found, [[1, 2, 4]])
