@@ -41,6 +41,7 @@ def test_a_pyramid_is_one_layer_of_all_levels(cells: tuple[Path, np.ndarray]) ->
     assert options["multiscale"] and options["channel_axis"] == 0
     assert options["name"] == ["nuclei", "actin"]
     assert options["colormap"] == ["#0000FF", "#00FF00"]
+    assert options["contrast_limits"] == [None, None]  # those of the pixels
     assert options["scale"] == [0.25, 0.5] and options["translate"] == [0.0, 0.0]
     assert options["units"] == ["micrometer"] * 2 and options["axis_labels"] == ["y", "x"]
 
@@ -57,6 +58,21 @@ def test_references_give_the_same_layers(
     assert options["name"] == ["nuclei", "actin"]
     assert options["colormap"] == ["#0000FF", "#00FF00"]
     assert options["scale"] == [0.25, 0.5] and options["axis_labels"] == ["y", "x"]
+
+
+@pytest.mark.parametrize("zarr_format", [None, 2, 3])
+def test_channels_have_the_contrast_of_the_file(tmp_path: Path, zarr_format: int | None) -> None:
+    path = tmp_path / "a.tif"
+    ranges = {"Ranges": (100.0, 900.0, 0.0, 65535.0)}
+    pixels = np.zeros((2, 20, 24), np.uint16)
+    tifffile.imwrite(
+        path, pixels, imagej=True, metadata={"axes": "CYX", "mode": "composite", **ranges}
+    )
+    if zarr_format:
+        tiffref.scan(path).write_fsspec(tmp_path / "a.json", zarr_format=zarr_format)
+        path = tmp_path / "a.json"
+    ((_, options, _),) = read_layers(str(path))
+    assert options["contrast_limits"] == [[100.0, 900.0], None]
 
 
 @pytest.mark.parametrize("planes", [1, 3])

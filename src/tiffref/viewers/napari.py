@@ -96,10 +96,17 @@ def _channel_options(full: xr.DataArray, axis: int, channels: Sequence[Mapping])
     options: dict[str, Any] = {"channel_axis": axis, "name": [str(label) for label in labels]}
     if len(channels) != n:
         return options
-    windows = [channel.get("window", {}) for channel in channels]
-    options["colormap"] = [f"#{channel['color']}" for channel in channels if "color" in channel]
+    colors = [channel.get("color") for channel in channels]
+    if all(colors):
+        options["colormap"] = [f"#{color}" for color in colors]
     options["contrast_limits"] = [
-        [window["start"], window["end"]] for window in windows if {"start", "end"} <= {*window}
+        _contrast_limits(channel.get("window", {})) for channel in channels
     ]
     options["visible"] = [bool(channel.get("active", True)) for channel in channels]
-    return {key: value for key, value in options.items() if not isinstance(value, list) or value}
+    return options
+
+
+def _contrast_limits(window: Mapping[str, Any]) -> list[Any] | None:
+    """Return the limits of a channel; None if they are all values of the dtype."""
+    limits = [window.get("start"), window.get("end")]
+    return None if None in limits or limits == [window.get("min"), window.get("max")] else limits
