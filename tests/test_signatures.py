@@ -22,9 +22,9 @@ def test_a_text_with_several_addresses() -> None:
      "accesskeyid=S&signature=S&expires=9", "authz=S", "hdntl=S", "bsession=S", "connectId=S",
      "access_key=S&secret_key=S", "md5=S&expires=9", "expires=9&md5=S", "rlkey=S&st=b",
      "st=SSSSSSSSSSSSSSSSSSSSSS&e=9", "secure=SSSSSSSSSSSSSSSSSSSSSS", "verify=1484063787-S%3D",
-     "private_link=S", "view_only=S", "resourcekey=S", "op=OPEN&delegation=S", "auth_info=S",
-     "A-userid=me&Expires=9&Signature=S&Key-Pair-Id=k", "__gda__=S", "%73ig=S", "x=1;token=S",
-     "si=p&sduoid=1&sig=S"],
+     "private_link=S", f"view_only={'5' * 32}", "resourcekey=S", "op=OPEN&delegation=S",
+     "auth_info=S", "A-userid=me&Expires=9&Signature=S&Key-Pair-Id=k", "__gda__=S", "%73ig=S",
+     "x=1;token=S", "si=p&sduoid=1&sig=S"],
 )  # fmt: skip
 def test_signatures_of_many_kinds(query: str) -> None:
     url = f"https://h/a.tif?{query}&v=3"
@@ -58,7 +58,7 @@ def test_signatures_elsewhere_than_in_the_query(url: str, public: str) -> None:
     ["s3://b/a?b.tif", "https://h/a?key=a.tif&design=1&author=me", "/a?sig=3", "file:///a?sig=3",
      "https://h/a?path=/b&st=4&expires=3", "https://h/a?session=3&pass=asc&partition_key=4",
      "abfs://c@acc/x.tif", "https://h/a@b.tif", "https://h/a?id=3&version=2&md5=1f&st=5&e=4",
-     "https://h/p/a/b/c.tif", "https://h/a?key=S&verify=true&secure=1", "https://h/a;v=1?x=??",
+     "https://h/p/a/b/c.tif", "https://h/a?key=S&verify=true&secure=1&view_only=1", "https://h/a;v=1?x=??",
      "https://h/token=1/session_id=2/a.tif", "https://h/a?url=https%3A%2F%2Fh%2Fa%3Fv%3D1",
      "github://org:repo@main/a.tif", "memory://a@b.tif", "zip://me@a.tif::s3://b/a.zip"],
 )  # fmt: skip

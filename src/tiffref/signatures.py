@@ -49,7 +49,9 @@ _SIGNATURES = (
     _Signature("Cloudflare: is_timed_hmac_valid_v0", r"verify=\d{9,11}-.+"),
     _Signature("Dropbox: links to shared files", "rlkey", "st"),
     _Signature("Google Drive: resource keys, API keys", r"resourcekey|key=AIza[\w-]{35}"),
-    _Signature("Figshare: private links; OSF: view-only links", "private_link|view_only"),
+    _Signature(
+        "Figshare: private links; OSF: view-only links", r"private_link|view_only=[\da-f]{32}"
+    ),
     _Signature("WebHDFS: delegation tokens", "delegation", "", "op"),
     _Signature("iRODS: tickets; dCache: macaroons; Maxar", "ticket|authz|connectid"),
     _Signature(

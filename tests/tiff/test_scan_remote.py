@@ -106,12 +106,26 @@ def test_evenly_spread_pages() -> None:
     assert n_bytes <= 1_100_000
 
 
-@pytest.mark.parametrize(("driver", "most"), [("COG", 1), ("GTiff", 2)])
-def test_overviews_in_front_and_behind(tmp_path: Path, driver: str, most: int) -> None:
-    """A COG has its directories in front; overviews that were added lie behind the image."""
+@pytest.mark.parametrize(
+    ("driver", "compress", "most"), [("COG", "none", 1), ("COG", "jpeg", 2), ("GTiff", "none", 2)]
+)
+def test_overviews_in_front_and_behind(
+    tmp_path: Path, driver: str, compress: str, most: int
+) -> None:
+    """A COG has its directories in front; overviews that were added lie behind the image.
+
+    The starts of JPEG streams of all levels are fetched together.
+    """
     rasterio = pytest.importorskip("rasterio")
     path = tmp_path / "a.tif"
-    profile = {"driver": driver, "height": 2048, "width": 2048, "count": 1, "dtype": "uint8"}
+    profile = {
+        "driver": driver,
+        "compress": compress,
+        "height": 2048,
+        "width": 2048,
+        "count": 1,
+        "dtype": "uint8",
+    }
     size = {"blocksize": 256} if driver == "COG" else {"tiled": True, "blockxsize": 256,
                                                        "blockysize": 256}  # fmt: skip
     image = np.random.default_rng(0).integers(0, 255, (2048, 2048), "u1")

@@ -10,8 +10,9 @@ References: TIFF 6.0 sections 8, 15 and 22; TIFF technical note 2 (JPEG); SGI Im
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -389,12 +390,28 @@ def _kept_tags(reader: TiffReader, ifd: Directory) -> dict[int, Any]:
 
 def first_bytes(reader: TiffReader, ifd: Directory, most: int = _MAX_HEADER_BYTES) -> bytes:
     """Read the start of the first segment that is not missing."""
+    offset, length = _first_range(reader, ifd)
+    return reader.read(offset, min(length, most)) if offset else b""
+
+
+def _first_range(reader: TiffReader, ifd: Directory) -> tuple[int, int]:
     offset, length = map(ifd.first_column, (SEGMENT_OFFSETS, SEGMENT_LENGTHS))
     n_listed = min(len(offset), len(length))
     n = next((n for n in range(n_listed) if offset[n]), n_listed)
     if n == n_listed or int(offset[n]) >= reader.size:
-        return b""
-    return reader.read(int(offset[n]), min(int(length[n]), most))
+        return 0, 0
+    return int(offset[n]), int(length[n])
+
+
+def fetch_first_bytes(reader: TiffReader, ifds: Iterable[Directory]) -> None:
+    """Prefetch the `first_bytes` of those IFDs whose facts need them, together."""
+    places = []
+    for ifd in ifds:
+        if _hashable_value(ifd, 259) in _STREAMED:
+            with contextlib.suppress(MalformedTiff):  # reading the facts raises it
+                offset, length = _first_range(reader, ifd)
+                places.append((offset + reader.base, min(length, _MAX_HEADER_BYTES)))
+    reader.source.prefetch(places)
 
 
 def _decoder_tables(reader: TiffReader, ifd: Directory, compression: int) -> dict[str, Any]:

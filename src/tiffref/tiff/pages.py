@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import MalformedTiff, ManifestMismatch, TiffrefError, UnsupportedTiff
 from ..model.tiff_facts import IfdFacts, LevelFacts
-from .facts import n_segments_of, ndpi_segments, read_facts, shape_of, stream_key
+from .facts import fetch_first_bytes, n_segments_of, ndpi_segments, read_facts, shape_of, stream_key
 from .ifd import (
     KIND_TAGS,
     MAX_ENTRIES,
@@ -146,6 +146,8 @@ def _read_columns(pages: Pages) -> Columns:
     if n_gathered:
         first, columns.kind = _number_by_first(columns.kind)
         columns.first = first.tolist()
+    if not reader.source.is_local:
+        fetch_first_bytes(reader, map(pages.directory, columns.first))
     return columns
 
 
