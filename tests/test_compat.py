@@ -49,6 +49,18 @@ def test_a_sequence_reads_by_its_own_function() -> None:
     np.testing.assert_array_equal(store[1, :9], STACK[1, :9] + 1)
 
 
+def test_a_function_does_not_read_in_an_archive() -> None:
+    with zipfile.ZipFile("files.zip", "w") as archive:
+        archive.write("plain.tif")
+    with (
+        original.TiffSequence("*.tif", container="files.zip", imread=np.load) as sequence,
+        pytest.raises(ValueError, match="cannot read an archive by a function"),
+    ):
+        ZarrFileSequenceStore(sequence)
+    with original.TiffSequence("*.tif", container="files.zip") as sequence:
+        np.testing.assert_array_equal(ZarrFileSequenceStore(sequence)[0], STACK)
+
+
 def test_arguments_of_tifffile_for_sequences(tmp_path: Path) -> None:
     original.imwrite("pages_0.tif", STACK, metadata=None)
     sequence = tifffile.TiffSequence("pages_*.tif")

@@ -18,7 +18,10 @@ from tiffref.cli.console import name_options
         ("scan a.tif -o a.json -w", "scan", "unknown option -w\n"),
         ("convert a.json b.json c.json", "convert", "unexpected argument: c.json"),
         ("catalog query images --wher=a=b --xyz", "catalog query", "unknown option --xyz\n"),
-        ("--xyz scan a.tif -o a.json", "", "unknown option --xyz\n"),
+        ("--xyz scan a.tif", "", "unknown option --xyz; options of a command come after it\n"),
+        ("-q scan a.tif", "", "unknown option -q; options of a command come after it\n"),
+        ("catalog --jsn query a", "catalog", "unknown option --jsn; options of a command come"),
+        ("scan a.tif --level x", "scan", "argument --level: 'x' is not a whole number\n"),
     ],
 )
 def test_unknown_options_are_named(

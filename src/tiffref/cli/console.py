@@ -356,6 +356,7 @@ class Parser(argparse.ArgumentParser):
             message = (
                 f"unknown {wrong['what'].lower()} {wrong['value']}; {hint[0].lower()}{hint[1:]}"
             )
+        message = re.sub("invalid int value: ('.*')", r"\1 is not a whole number", message)
         print(f"tiffref: error: {message}", file=sys.stderr)
         self.exit(USAGE, f"See {self.prog} --help.\n")
 
@@ -373,6 +374,8 @@ class Parser(argparse.ArgumentParser):
             return f"unexpected argument: {argument}"
         name = argument.partition("=")[0]
         hint = did_you_mean(name, self.options())
+        if hint is None and self._subparsers is not None:
+            hint = "Options of a command come after it"
         return f"unknown option {name}" + (f"; {hint[0].lower()}{hint[1:]}" if hint else "")
 
 

@@ -375,8 +375,16 @@ def _from_file_sequence(sequence: Any) -> FileList:
 def reader_of(files: Any) -> Callable[..., Any] | None:
     """Return the function by which tifffile's `FileSequence` reads a file; None for `imread`."""
     reader = getattr(files, "imread", None)
+    is_archive = getattr(files, "_container", None) is not None
+    if is_archive:  # tifffile wraps the function, whose argument is then an open file
+        reader = next(iter(getattr(reader, "__defaults__", None) or ()), reader)
     module = getattr(reader, "__module__", None) or ""
-    return None if module.partition(".")[0] in ("tifffile", "tiffref") else reader
+    if reader is None or module.partition(".")[0] in ("tifffile", "tiffref"):
+        return None
+    if is_archive:
+        hint = "Extract the files, or read TIFFs without a function."
+        raise SelectionError("a store cannot read an archive by a function", hint=hint)
+    return reader
 
 
 _ENDINGS = (".tif", ".tiff")
