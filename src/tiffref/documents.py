@@ -416,19 +416,10 @@ def _find_segments(
 ) -> dict[str, _Segments | None]:
     """Find the chunks of a changed file in a new scan of it.
 
-    Parameters
-    ----------
-    is_strict
-        Whether metadata that only the file or only the references have is an error, not a warning.
-
-    Returns
-    -------
-    Path of each array with chunks in the file -> its new segments; None if they are the old ones.
-
-    Raises
-    ------
-    ManifestMismatch
-        If the file is a different image now, or its values or place have another meaning.
+    If `is_strict`, metadata that only the file or only the references have is an error, not a
+    warning. Returns the new segments of each array with chunks in the file, by path; None if they
+    are the old ones. Raises `ManifestMismatch` if the file is a different image now, or its values
+    or place have another meaning.
     """
     found: dict[str, _Segments | None] = {}
     index_of, scanned = _series_index(references), list(scans.arrays())

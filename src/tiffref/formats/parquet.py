@@ -65,10 +65,7 @@ from .zarr_metadata import ArrayMetadata
 def _encode_fill_chunk(path: str, array: Array) -> bytes:
     """Return the encoded bytes of a chunk of the fill value, or 0 if the array has none.
 
-    Raises
-    ------
-    ManifestMismatch
-        If the codec cannot store these values exactly, as lossy ones cannot.
+    Raises `ManifestMismatch` if the codec cannot store these values exactly, as lossy ones cannot.
     """
     import numcodecs
 

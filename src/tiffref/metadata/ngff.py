@@ -302,11 +302,8 @@ class _Image:
 def _images(group: Group, arrays: Mapping[str, Array] | None = None) -> list[_Image]:
     """Return the images that the attributes of a group describe.
 
-    Parameters
-    ----------
-    arrays
-        Arrays of the group, by path. Images that do not match them, possible in foreign documents,
-        are left out; the others are in this order.
+    Those that do not match its arrays, given by path, are left out, as in foreign documents; the
+    others are in this order.
     """
     attributes = group.attributes
     pending = pending_images(attributes)
@@ -432,10 +429,7 @@ def _bands_first(array: Array) -> Array:
 def _with_all_images(group: Group, series: Sequence[Mapping[str, Any]]) -> Group:
     """Add OME-NGFF metadata for images that have none, as their sizes are unknown.
 
-    Raises
-    ------
-    SelectionError
-        If OME-NGFF does not allow the axes of an image.
+    Raises `SelectionError` if OME-NGFF does not allow the axes of an image.
     """
     arrays = dict(group.arrays())
     described = {path for image in _images(group, arrays) for path in image.paths}

@@ -374,14 +374,8 @@ def _describe_whole(
 ) -> tuple[dict[str, Array], dict[str, Any], dict[str, dict[str, Any]]]:
     """Return coordinates, group attributes, and GeoZarr attributes per array, of the combination.
 
-    Parameters
-    ----------
-    images
-        Combined arrays by path.
-    dims
-        New axes.
-    joined
-        Dimensions along which files were concatenated; their coordinates are dropped.
+    `images` are the combined arrays by path, `dims` the new axes. Coordinates of the dimensions
+    along which files were `joined` are dropped.
     """
     if is_mosaic:
         variables, attributes, levels = _describe_mosaic(parts, images)
@@ -446,22 +440,11 @@ def _plane(array: Array, path: str) -> dict[str, int]:
 
 
 def _mosaic_origins(parts: Sequence[Part], path: str) -> tuple[NDArray[np.int64], tuple[int, ...]]:
-    """Return the origin of the array of each file in the mosaic, in samples.
+    """Return the origin of the array of each file in the mosaic, and the shape of the mosaic.
 
-    Parameters
-    ----------
-    path
-        Path of the array. Overviews have the location of their full image, in their own pixels.
-
-    Returns
-    -------
-    origins, shape
-        `(n_files, n_dims)`, and the shape of the mosaic.
-
-    Raises
-    ------
-    ManifestMismatch
-        If files have no georeference, or their pixel grids do not align.
+    Origins are `(n_files, n_dims)`, in samples. Overviews have the location of their full image, in
+    their own pixels. Raises `ManifestMismatch` if files have no georeference, or their pixel grids
+    do not align.
     """
     corners = _corners(parts, path)
     corners -= corners.min(axis=0)
@@ -527,12 +510,7 @@ def _describe_mosaic(
 ) -> tuple[dict[str, Array], dict[str, Any], dict[str, GeoLevel]]:
     """Return the coordinates of a mosaic, the attributes of its group, and its levels.
 
-    Parameters
-    ----------
-    parts
-        The files.
-    arrays
-        Levels of the mosaic by path.
+    `arrays` are the levels of the mosaic, by path.
     """
     corners = _corners(parts, "image")
     top, left = corners.argmin(axis=0)
