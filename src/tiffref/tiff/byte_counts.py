@@ -164,7 +164,7 @@ def report_wrong_lengths(level: LevelFacts, report: Report) -> None:
     size; so does tifffile. Byte counts that are all too large show that the size is wrong.
     """
     ifd = level.ifds[0]
-    if all(ifd.compression != 1 for ifd in level.ifds) or 0 in level.shape:
+    if 1 not in [ifd.compression for ifd in level.ifds] or 0 in level.shape:
         return
     whole, length = stored_bytes(level), level.length[(level.offset > 0) & is_uncompressed(level)]
     if not length.size:

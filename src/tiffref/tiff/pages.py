@@ -642,8 +642,7 @@ class Series:
 
 def squeeze(shape: Sequence[int], axes: str) -> tuple[tuple[int, ...], str]:
     """Remove dimensions of length 1 except X and Y, as `imread` does."""
-    kept = [n for n, axis in enumerate(axes) if shape[n] > 1 or axis in "XY"]
-    kept = kept or [len(shape) - 1]
-    if len(kept) == len(shape):
-        return tuple(shape), axes
-    return tuple([shape[n] for n in kept]), "".join([axes[n] for n in kept])
+    pairs = zip(shape, axes, strict=False)
+    kept = [pair for pair in pairs if pair[0] > 1 or pair[1] in "XY"] or [(shape[-1], axes[-1])]
+    sizes, kept_axes = zip(*kept, strict=True)
+    return sizes, "".join(kept_axes)

@@ -239,7 +239,7 @@ def _check_equal_samples(ifd: IfdFacts) -> None:
 def _check_addressable(ifd: IfdFacts, shape: tuple[int, ...], segment: Shape5) -> None:
     """Refuse pages, arrays and segments whose size in bytes exceeds 63 bits."""
     # ignoring dimensions of length 0
-    n_samples = max([math.prod([n or 1 for n in sizes]) for sizes in (ifd.shape, shape, segment)])
+    n_samples = max([math.prod(filter(None, sizes)) for sizes in (ifd.shape, shape, segment)])
     if n_samples >= 1 << 58 and np.dtype(ifd.dtype or "|b1").itemsize * n_samples >= 1 << 63:
         raise MalformedTiff(
             "the image size in bytes exceeds 63 bits", tag="ImageWidth (256), ImageLength (257)",

@@ -13,7 +13,7 @@ import functools
 import itertools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -277,42 +277,49 @@ def _make_pyramids(series: list[Series], *, is_reduced: bool) -> None:
 
     With `is_reduced`, only images whose NewSubfileType declares a reduced image.
     """
+    shapes: list[Any] = []
     places: dict[object, list[tuple[int, int]]] = {}  # by shape: there can be many images
-    for place, level in enumerate(one.levels[0] for one in series):
-        is_declared = level.error is None and level.facts.subfile_type & 1
-        if is_declared or (level.error is None and not is_reduced):
-            key = level.axes, level.shape, level.facts.dtype
-            places.setdefault(key, []).append((place, is_declared))
+    for place, one in enumerate(series):
+        level, shape = one.levels[0], None
+        if level.error is None:
+            facts = level.facts
+            shape, is_declared = (level.axes, level.shape, facts.dtype), facts.subfile_type & 1
+            if is_declared or not is_reduced:
+                places.setdefault(shape, []).append((place, is_declared))
+        shapes.append(shape or ("", (), None))
     used: set[int] = set()
     for place, top in enumerate(series):
         pages, row = top.levels[0].first
-        if place in used or pages.directory(row).name.startswith("@"):
-            continue
-        after, factors = place, _FACTORS
-        while found := _find_reduced(top.levels[-1], factors, places, used, after):
-            after, factors = found[0], (found[1],)
+        is_sub_ifd = pages.directory(row).name.startswith("@")
+        after, factors = place, [*_FACTORS]
+        while after + 1 < len(series) and not (is_sub_ifd or place in used):
+            copies = _find_reduced(shapes[after], factors, places)
+            free = [copy for copy in copies if copy[0] > after and copy[0] not in used]
+            if not free:
+                break
+            after, *factors = min(free)
             used.add(after)
             top.levels.append(series[after].levels[0])
     series[:] = [one for place, one in enumerate(series) if place not in used]
 
 
 def _find_reduced(
-    large: Level, factors: tuple[int, ...], places: Mapping, used: set[int], after: int
-) -> tuple[int, int] | None:
-    """Return the place of the next image that is a smaller copy, and by which factor; or None."""
-    axes, found = list(zip(large.axes, large.shape, strict=True)), []
-    spatial = [n for axis, n in axes if axis in "XYZ"]
-    for factor in factors if large.error is None else ():
-        if any(1 < n < factor for n in spatial):
-            break
-        rounded = [{-(-n // factor), n // factor or 1} if a in "XYZ" else {n} for a, n in axes]
-        for shape in itertools.product(*rounded):
-            for place, is_declared in places.get((large.axes, shape, large.facts.dtype), ()):
-                is_free = place > after and place not in used and shape != large.shape
+    shape: Any, factors: Sequence[int], places: Mapping[object, list[tuple[int, int]]]
+) -> Iterator[tuple[int, int]]:
+    """Yield the places of smaller copies of an image (axes, sizes, dtype), and by which factor."""
+    axes, sizes, dtype = shape
+    sized = list(zip(axes, sizes, strict=True))
+    spatial = {n for axis, n in sized if axis in "XYZ"}
+    least = min(spatial - {0, 1}, default=max(factors))
+    for factor in factors:
+        if factor > least:
+            return
+        rounded = [{-(-n // factor), n // factor or 1} if a in "XYZ" else {n} for a, n in sized]
+        for small in itertools.product(*rounded):
+            for place, is_declared in places.get((axes, small, dtype), ()):
                 # GDAL also writes overviews of images of one row; tifffile does not recognize these
-                if is_free and (is_declared or 1 not in spatial):
-                    found.append((place, factor))
-    return min(found, default=None)
+                if small != sizes and (is_declared or 1 not in spatial):
+                    yield place, factor
 
 
 # ---- one IFD that describes many planes
@@ -330,7 +337,7 @@ def is_final(pages: Pages, row: int) -> bool:
     if offset.shape[1] < 2:
         return offset.shape[1] == 1
     ends = offset[0, :-1] + length[0, :-1]
-    return bool((ends == offset[0, 1:]).all()) and int(length.sum()) == pages.facts(row).n_bytes
+    return bool((ends == offset[0, 1:]).all()) and int(length.sum()) == ifd.n_bytes
 
 
 def _is_plain(ifd: IfdFacts) -> bool:
@@ -345,10 +352,8 @@ def run_limit(pages: Pages, row: int) -> int:
     Writers that store pixels first put the IFD and its values after them. The next IFD is a limit
     even if it cannot be read.
     """
-    begin, directory = (
-        pages.columns.first_offset(row) + pages.facts(row).n_bytes,
-        pages.directory(row),
-    )
+    begin = pages.columns.first_offset(row) + pages.facts(row).n_bytes
+    directory = pages.directory(row)
     places = [directory.offset, directory.next_offset]
     places += [where for _, _, where, _ in directory.entries.values()]
     return min([pages.reader.size, *(at for at in places if at >= begin)])
@@ -368,12 +373,11 @@ def check_run(pages: Pages, row: int, n_planes: int) -> None:
     """
     n_listed = pages.directory(row).n_listed_segments
     listed = int(pages.columns.segments(np.array([row]), n_listed)[1].sum())
-    n_bytes = pages.facts(row).n_bytes
-    n_all = n_planes * n_bytes
-    if listed not in (0, n_bytes, n_all, min(n_all, _MAX_LENGTH)):
+    ifd, n_bytes = pages.facts(row), pages.facts(row).n_bytes
+    if listed not in (0, n_bytes, n_planes * n_bytes, min(n_planes * n_bytes, _MAX_LENGTH)):
         raise MalformedTiff(
             "the byte count of contiguous planes does not match their size",
-            url=pages.reader.url, ifd=pages.facts(row).name, tag="StripByteCounts (279)",
+            url=pages.reader.url, ifd=ifd.name, tag="StripByteCounts (279)",
             got=f"{listed} bytes", expected=f"{n_bytes} bytes",
         )  # fmt: skip
 
