@@ -221,6 +221,27 @@ def test_images_whose_edges_are_off_the_globe(crs: str, sides: Any, expected: An
     assert geographic_bounds(shape) == pytest.approx(expected, abs=0.05)
 
 
+@pytest.mark.parametrize(
+    ("crs", "transform", "raster"),
+    [
+        ("EPSG:3413", (360.0, -180.0, 1e-13, 0.0, 0.0, 1e-9), (2, 1)),
+        ("EPSG:3857", (-1.0, 0.0, 1e300, 90.0, 180.0, 0.6), (2, 256)),
+        ("EPSG:6933", (10.0, -1.0, 1e300, 90.0, 0.7, 0.001), (100, 256)),
+        ("EPSG:3031", (0.8, -1.0, 10.0, 360.0, -180.0, 0.0), (1 << 31, 1)),
+        ("EPSG:3413", (90.0, -180.0, 0.001, 90.0, 0.001, 360.0), (1 << 31, 256)),
+        ("EPSG:4326", (1e-13, 0.0, 190.0, 0.0, -1e-13, 10.0), (10, 10)),
+        ("EPSG:5773", (10.0, 0.0, 5e5, 0.0, -10.0, 5e6), (1000, 1000)),
+        ("EPSG:4978", (10.0, 0.0, 5e5, 0.0, -10.0, 5e6), (1000, 1000)),
+    ],
+)
+def test_no_transformation_stops_a_build(crs: str, transform: Any, raster: Any) -> None:
+    """Outlines that cross themselves or vanish, and systems of heights or around the centre."""
+    pytest.importorskip("pyproj")
+    shape = footprint(crs, transform, raster)
+    assert shape is None or not shape.is_empty
+    assert shape is None or crs not in ("EPSG:5773", "EPSG:4978")
+
+
 def test_images_that_are_off_the_globe() -> None:
     pytest.importorskip("pyproj")
     assert footprint(f"{DISC}0", *square(5e6, 5e6, 5.5e6, 5.5e6)) is None

@@ -167,7 +167,7 @@ class _Outline:
         return points
 
 
-def _enclose(longitude: NDArray[np.float64], latitude: NDArray[np.float64]) -> BaseGeometry:
+def _enclose(longitude: NDArray[np.float64], latitude: NDArray[np.float64]) -> BaseGeometry | None:
     """Return the smallest box around points; a gap between longitudes must be wide to count."""
     longitude = np.sort(longitude)
     gaps = np.diff(longitude, append=longitude[0] + 360.0)
@@ -193,6 +193,8 @@ def _find_transformation(crs: str) -> tuple[Callable[..., tuple[Any, Any]], bool
         forward = pyproj.Transformer.from_crs(parsed, "OGC:CRS84", always_xy=True).transform
     except pyproj.exceptions.ProjError:
         return None
+    if not (parsed.is_geographic or parsed.is_projected):
+        return None  # of heights, or around the centre of the Earth
     return forward, parsed.is_geographic and not parsed.is_derived
 
 
@@ -212,8 +214,8 @@ def footprint(
 
     Returns
     -------
-    None if the CRS is unknown, or nothing is on the globe; a box if edges are off it. Of several
-    polygons, the easternmost is the first.
+    None if the CRS is unknown, nothing is on the globe, or the outline crosses itself; a box if
+    edges are off the globe. Of several polygons, the easternmost is the first.
     """
     transformation = _find_transformation(crs) if crs is not None else None
     if transformation is None:
@@ -261,8 +263,11 @@ def _unroll(points: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate([points, [[points[-1, 0], pole], [points[0, 0], pole]]])
 
 
-def _to_polygons(points: NDArray[np.float64]) -> BaseGeometry:
-    """Cut a ring at the antimeridian, and move all parts to -180 to 180 degrees."""
+def _to_polygons(points: NDArray[np.float64]) -> BaseGeometry | None:
+    """Cut a ring at the antimeridian, and move all parts to -180 to 180 degrees.
+
+    None if it crosses itself, or encloses less than a tenth of a millimetre.
+    """
     import shapely
 
     points = np.round(points, _DECIMALS)
@@ -272,11 +277,15 @@ def _to_polygons(points: NDArray[np.float64]) -> BaseGeometry:
     if (first, last) != (0, 0):
         world = shapely.box(-180.0, -90.0, 180.0, 90.0)
         turns = [shapely.Polygon(points - [360.0 * n, 0.0]) for n in range(first, last + 1)]
-        inside = shapely.intersection(turns, world, grid_size=10**-_DECIMALS)
-        joined = shapely.union_all(inside, grid_size=10**-_DECIMALS)
-        parts = sorted(shapely.get_parts(joined), key=lambda part: -part.bounds[0])
+        try:
+            inside = shapely.intersection(turns, world, grid_size=10**-_DECIMALS)
+            joined = shapely.union_all(inside, grid_size=10**-_DECIMALS)
+        except shapely.errors.GEOSException:
+            return None
+        parts = [part for part in shapely.get_parts(joined) if part.geom_type == "Polygon"]
+        parts.sort(key=lambda part: -part.bounds[0])
         shape = parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
-    return shapely.orient_polygons(shape)
+    return None if shape.is_empty else shapely.orient_polygons(shape)
 
 
 def outline_of_points(crs: str | None, mapping: Mapping[str, Any]) -> list[list[float]] | None:
@@ -489,11 +498,12 @@ def _locate(
     location: dict[str, Any] = {
         "bounds": [*outline.min(axis=0).tolist(), *outline.max(axis=0).tolist()]
     }
-    shape = footprint(crs, transform, raster)
-    return location | (_footprint_columns(shape) if shape is not None else {})
+    return location | _footprint_columns(footprint(crs, transform, raster))
 
 
-def _footprint_columns(shape: BaseGeometry) -> dict[str, Any]:
+def _footprint_columns(shape: BaseGeometry | None) -> dict[str, Any]:
+    if shape is None:
+        return {}
     bbox = dict(zip(_SIDES, geographic_bounds(shape), strict=True))
     return {"footprint": shape, "geometry": shape.wkb, "bbox": bbox}
 
