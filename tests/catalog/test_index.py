@@ -321,7 +321,7 @@ def test_control_points_and_sensor_models_have_a_footprint(
     ("crs", "y", "is_known"),
     [
         (None, 1.0, False), ("EPSG:999999", 1.0, False), ("EPSG:32633", np.nan, False),
-        ("EPSG:4326", np.nan, False), ("EPSG:4326", 1.0, True),
+        ("EPSG:4326", np.nan, False), ("EPSG:4326", 1e300, False), ("EPSG:4326", 1.0, True),
     ],
 )  # fmt: skip
 def test_control_points_without_a_footprint(crs: str | None, y: float, is_known: bool) -> None:

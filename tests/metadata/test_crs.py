@@ -31,6 +31,12 @@ def test_a_geocentric_system_is_not_one_of_degrees(keys):
     assert build({1024: 3, **keys}).equals(pyproj.CRS(4978))
 
 
+@pytest.mark.parametrize("code", [3031, 32633])
+def test_a_projected_code_of_a_geocentric_model(code):
+    """As in the key of a geographic model, where GDAL accepts it."""
+    assert build({1024: 3, 2048: code}) == build({1024: 2, 2048: code}) == pyproj.CRS(code)
+
+
 @pytest.mark.parametrize("unit_key", [2052, 3076])
 def test_a_user_defined_geocentric_system(unit_key):
     crs = build({1024: 3, 1026: "mine", **SPHERE, unit_key: 9002})

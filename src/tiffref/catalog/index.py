@@ -300,7 +300,8 @@ def outline_of_points(crs: str | None, mapping: Mapping[str, Any]) -> list[list[
 
     Returns
     -------
-    The convex hull of the points in longitude and latitude; None if there are no points.
+    The convex hull of the points in longitude and latitude; None if there are no points, or if one
+    is off the globe.
     """
     import shapely
 
@@ -317,10 +318,10 @@ def outline_of_points(crs: str | None, mapping: Mapping[str, Any]) -> list[list[
             for x in (-1, 1)
             for y in (-1, 1)
         ]
-    longitude, latitude = transformation[0](*np.transpose(points))
-    if not (np.isfinite(longitude).all() and np.isfinite(latitude).all()):
+    places = np.column_stack(transformation[0](*np.transpose(points)))
+    if not (np.abs(places) <= _MAX_DEGREES).all():
         return None
-    places = np.column_stack([np.unwrap(longitude, period=360.0), latitude])
+    places[:, 0] = np.unwrap(places[:, 0], period=360.0)
     hull = shapely.MultiPoint(places).convex_hull
     return shapely.get_coordinates(hull).tolist() if hull.geom_type == "Polygon" else None
 

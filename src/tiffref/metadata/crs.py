@@ -361,7 +361,7 @@ def _geocentric(keys: GeoKeys, report: Report) -> CRS | None:
     from pyproj import CRS
 
     base = _geographic(keys, report)
-    if base is None or base.is_geocentric:
+    if base is None or not base.is_geographic or base.is_derived:
         return base
     described = base.to_json_dict()
     size_keys = (2052, 2053) if 2052 in keys.values else (3076, 3077)
