@@ -4,8 +4,8 @@ import pytest
 
 from tiffref.errors import MalformedTiff, MetadataWarning
 from tiffref.metadata.crs import build_crs
-from tiffref.metadata.geokeys import parse_geokeys
-from tiffref.metadata.report import Report
+from tiffref.metadata.geokeys import GeoKeys, parse_geokeys
+from tiffref.metadata.report import Recorder, Report
 
 from .geotags import PLACED, geotags, write_geotiff
 
@@ -31,10 +31,17 @@ def test_a_geocentric_system_is_not_one_of_degrees(keys):
     assert build({1024: 3, **keys}).equals(pyproj.CRS(4978))
 
 
-@pytest.mark.parametrize("code", [3031, 32633])
-def test_a_projected_code_of_a_geocentric_model(code):
+@pytest.mark.parametrize("code", [3031, 32633, 9707])
+def test_another_code_of_a_geocentric_model(code):
     """As in the key of a geographic model, where GDAL accepts it."""
-    assert build({1024: 3, 2048: code}) == build({1024: 2, 2048: code}) == pyproj.CRS(code)
+    of_models = [build_crs(GeoKeys({1024: n, 2048: code}, (1, 1)), Recorder()) for n in (2, 3)]
+    assert of_models == [pyproj.CRS(code)] * 2
+
+
+def test_a_datum_of_heights_is_none_of_places():
+    keys = {1024: 2, 2048: 32767, 2050: 1027, 2051: 8903}
+    assert build_crs(GeoKeys(keys, (1, 1)), (report := Recorder())) is None
+    assert report.recorded
 
 
 @pytest.mark.parametrize("unit_key", [2052, 3076])

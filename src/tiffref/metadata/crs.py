@@ -317,8 +317,8 @@ def _datum(keys: GeoKeys, report: Report) -> Datum | None:
         if meridian is None or meridian.name == (own.name if own is not None else "Greenwich"):
             return datum
         # pyproj does not know the ellipsoid of an ensemble
-        described = {"type": "Ellipsoid", **datum.to_json_dict()["ellipsoid"]}
-        return CustomDatum(datum.name, described, meridian)
+        shape = datum.to_json_dict().get("ellipsoid")  # None of a datum of heights
+        return CustomDatum(datum.name, {"type": "Ellipsoid", **shape}, meridian) if shape else datum
     ellipsoid = _ellipsoid(keys, report)
     if ellipsoid is None:
         return None
@@ -361,9 +361,11 @@ def _geocentric(keys: GeoKeys, report: Report) -> CRS | None:
     from pyproj import CRS
 
     base = _geographic(keys, report)
-    if base is None or not base.is_geographic or base.is_derived:
+    if base is None or base.is_geocentric:
         return base
     described = base.to_json_dict()
+    if described["type"] != "GeographicCRS":  # a projected or compound one
+        return base
     size_keys = (2052, 2053) if 2052 in keys.values else (3076, 3077)
     axes = ((f"Geocentric {axis}", axis, f"geocentric{axis}") for axis in "XYZ")
     part = "datum_ensemble" if "datum_ensemble" in described else "datum"
