@@ -5,14 +5,23 @@ from __future__ import annotations
 import errno
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 
 import tiffref.catalog
-from tiffref.catalog.worker import is_transient, with_retries
-from tiffref.errors import MalformedTiff, SourceError
+from tiffref.catalog.storage import LocalFolder
+from tiffref.catalog.worker import (
+    Settings,
+    is_transient,
+    make_jobs,
+    reference_path,
+    with_retries,
+)
+from tiffref.errors import MalformedTiff, SelectionError, SourceError
+from tiffref.sequences.inputs import FileList
 
 
 def caused(error: BaseException) -> SourceError:
@@ -28,9 +37,23 @@ def responded(status: int) -> SourceError:
     return pickle.loads(pickle.dumps(error))
 
 
+def of_client(module: str, name: str, **fields: Any) -> SourceError:
+    """Return an error with a cause of a client's own class."""
+    return caused(type(name, (Exception,), {"__module__": module, **fields})())
+
+
+def answer(code: str) -> dict[str, Any]:
+    return {"response": {"Error": {"Code": code}}}
+
+
 @pytest.mark.parametrize(
     ("error", "passes"),
     [
+        (of_client("botocore.exceptions", "ClientError", **answer("SlowDown")), True),
+        (of_client("botocore.exceptions", "ClientError", **answer("NoSuchKey")), False),
+        (of_client("aiohttp.client_exceptions", "ServerDisconnectedError"), True),
+        (of_client("aiohttp.client_exceptions", "InvalidURL"), False),
+        (of_client("another", "ServerDisconnectedError"), False),
         (caused(TimeoutError()), True),
         (caused(ConnectionResetError()), True),
         (caused(OSError(errno.ESTALE, "stale")), True),
@@ -45,6 +68,36 @@ def responded(status: int) -> SourceError:
 )
 def test_transient_errors(error: BaseException, passes: bool) -> None:
     assert is_transient(error) is passes
+
+
+@pytest.mark.parametrize(
+    ("url", "root", "expected"),
+    [
+        ("/d/a:b?.tif", "file:///d/", "references/a%3Ab%3F.tif.json"),
+        ("/d/../x.tif", "file:///d/", "references/%2E%2E/x.tif.json"),
+        ("/d/a//x.tif", "file:///d/", "references/a/x.tif.json"),
+        ("/d/x.tif", "", "references/_elsewhere/file/d/x.tif.json"),
+        ("s3://b/x.tif", "s3://b/", "references/x.tif.json"),
+    ],
+)
+def test_paths_of_references(url: str, root: str, expected: str) -> None:
+    assert reference_path(url, root, ".json") == expected
+
+
+def test_paths_of_references_of_long_names_differ() -> None:
+    paths = {reference_path(f"/d/{'x' * 300}{n}.tif", "file:///d/", ".json") for n in range(3)}
+    assert len(paths) == 3 and max(len(path.rpartition("/")[2]) for path in paths) < 255
+
+
+def test_two_files_with_one_path_of_references(tmp_path: Path) -> None:
+    settings = Settings(LocalFolder(str(tmp_path)), "file:///d/")
+    files = FileList(["/d/a/x.tif", "/d/a/x.tif", "/d/a//x.tif"])
+    with pytest.raises(
+        SelectionError, match=r"same path, got references/a/x\.tif\.json, .*that of"
+    ):
+        make_jobs(files, {}, settings)
+    jobs = make_jobs(FileList(files.urls[:2]), {"n": [1, None]}, settings)
+    assert [(job.url, job.fields) for job in jobs] == [("/d/a/x.tif", {"n": 1})]
 
 
 def test_pauses_double_and_end() -> None:
