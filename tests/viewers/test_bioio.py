@@ -73,6 +73,16 @@ def test_each_image_is_a_scene(tmp_path: Path, zarr_format: int | None) -> None:
     assert reader.dims.order == "YXS" and reader.data.shape == (5, 6, 3)
 
 
+def test_channels_without_names_are_numbered(tmp_path: Path) -> None:
+    pixels = np.zeros((3, 2, 20, 24), np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, imagej=True, metadata={"axes": "ZCYX"})
+    tiffref.scan(tmp_path / "a.tif").write_fsspec(tmp_path / "a.json")
+    for name in ("a.tif", "a.json"):
+        reader = bioio.Reader(tmp_path / name)
+        assert reader.channel_names == ["Channel:image:0", "Channel:image:1"]
+        assert reader.get_image_data("CZYX").shape == (2, 3, 20, 24)
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.tif"
     path.write_bytes(b"not a TIFF at all")

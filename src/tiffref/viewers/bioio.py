@@ -98,7 +98,11 @@ class Reader(bioio_base.reader.Reader):
 
     def _read_delayed(self) -> xr.DataArray:
         level = self._images[self.current_scene].levels[self.current_resolution_level]
-        return level.rename({dim: str(dim).upper() for dim in level.dims})
+        level = level.rename({dim: str(dim).upper() for dim in level.dims})
+        if "C" in level.dims and "C" not in level.coords:  # bioio requires names
+            names = [f"Channel:{self.current_scene}:{n}" for n in range(level.sizes["C"])]
+            level = level.assign_coords(C=names)
+        return level
 
     def _read_immediate(self) -> xr.DataArray:
         return self._read_delayed().compute()
