@@ -103,6 +103,7 @@ def public_url(url: str) -> str:
     return "::".join(map(_public_link, url.split("::")))
 
 
+@functools.lru_cache(maxsize=1024)
 def _public_link(link: str) -> str:
     match = _LINK.fullmatch(link)
     if match is None or match[1] == "file":
