@@ -503,6 +503,29 @@ def test_packbits_without_byte_counts_ends_where_it_has_its_samples(tmp_path, ho
         np.testing.assert_array_equal(read(path), data)
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("how", [{"rows": 16}, {"tile": (16, 32)}])
+@pytest.mark.parametrize("counts", [None, 0])
+def test_jpeg_without_byte_counts_has_the_colors_of_its_stream(tmp_path, counts, how, order):
+    """The start of the stream says whether it holds YCbCr, though the tags say RGB."""
+
+    def encode(part):
+        return bytes(imagecodecs.jpeg8_encode(part, level=95))
+
+    data = np.zeros((48, 32, 3), "u1") + np.array([200, 90, 10], "u1")
+    one = image(data, {259: 7}, encode=encode, order=order, **how)
+    one.lengths = counts if counts is None else [0] * 3
+    write_tiff(tmp_path / "a.tif", [one], order=order)
+    if counts is None:
+        with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as tif:
+            tag = tif.pages[0].tags[325 if "tile" in how else 279]
+            tif.filehandle.seek(tag.offset)
+            tif.filehandle.write(struct.pack(f"{order}H", 65000))
+    with pytest.warns(MetadataWarning, match="read up to the next one"):
+        found = read(tmp_path / "a.tif")
+    assert np.abs(found.astype("i2") - data).max() < 4
+
+
 @pytest.mark.parametrize("compression", ["lzw", "deflate", "packbits"])
 def test_one_strip_without_byte_counts_may_be_larger_than_its_samples(tmp_path, compression):
     """As noise is when compressed: libtiff reads one strip to the end of the file."""

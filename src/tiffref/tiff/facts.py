@@ -390,17 +390,17 @@ def _kept_tags(reader: TiffReader, ifd: Directory) -> dict[int, Any]:
 
 def first_bytes(reader: TiffReader, ifd: Directory, most: int = _MAX_HEADER_BYTES) -> bytes:
     """Read the start of the first segment that is not missing."""
-    offset, length = _first_range(reader, ifd)
-    return reader.read(offset, min(length, most)) if offset else b""
+    offset, n_bytes = _first_range(reader, ifd, most)
+    return reader.read(offset, n_bytes) if offset else b""
 
 
-def _first_range(reader: TiffReader, ifd: Directory) -> tuple[int, int]:
+def _first_range(reader: TiffReader, ifd: Directory, most: int) -> tuple[int, int]:
     offset, length = map(ifd.first_column, (SEGMENT_OFFSETS, SEGMENT_LENGTHS))
-    n_listed = min(len(offset), len(length))
-    n = next((n for n in range(n_listed) if offset[n]), n_listed)
-    if n == n_listed or int(offset[n]) >= reader.size:
+    n = next((n for n in range(len(offset)) if offset[n]), len(offset))
+    if n == len(offset) or int(offset[n]) >= reader.size:
         return 0, 0
-    return int(offset[n]), int(length[n])
+    n_bytes = int(length[n]) if n < len(length) else 0
+    return int(offset[n]), min(n_bytes or most, most)  # the byte count may be missing
 
 
 def fetch_first_bytes(reader: TiffReader, ifds: Iterable[Directory]) -> None:
@@ -409,8 +409,8 @@ def fetch_first_bytes(reader: TiffReader, ifds: Iterable[Directory]) -> None:
     for ifd in ifds:
         if _hashable_value(ifd, 259) in _STREAMED:
             with contextlib.suppress(MalformedTiff):  # reading the facts raises it
-                offset, length = _first_range(reader, ifd)
-                places.append((offset + reader.base, min(length, _MAX_HEADER_BYTES)))
+                offset, n_bytes = _first_range(reader, ifd, _MAX_HEADER_BYTES)
+                places.append((offset + reader.base, n_bytes))
     reader.source.prefetch(places)
 
 
