@@ -52,7 +52,7 @@ class Compression:
 
 
 def _bytes(
-    code: int, name: str, decode: Callable[..., Any], zarr2: Mapping[str, Any] | None = None
+    code: int, name: str, decode: Callable[..., Any], zarr2: Mapping[str, Any] | None
 ) -> Compression:
     return Compression(code, name, "bytes", decode, zarr2, has_fill_order=True)
 

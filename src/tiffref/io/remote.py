@@ -134,9 +134,7 @@ class RemoteFile(ByteSource):
             # next request raises
             return Source(url)
 
-    def _read_many(
-        self, ranges: Sequence[tuple[int, int]], expected: Source | None = None
-    ) -> list[bytes]:
+    def _read_many(self, ranges: Sequence[tuple[int, int]], expected: Source | None) -> list[bytes]:
         url = self.source.url
         offset, length = ranges[0]
         with typed_errors(url, f"bytes {offset} to {offset + length} cannot be read"):

@@ -201,37 +201,10 @@ class ZarrFileSequenceStore(ZarrStore):
         read_only: bool = True,
         **scan_options: Any,
     ) -> None:
-        from ..sequences.stack import SequenceOptions, scan_sequence, stack_arrays
-
-        check_arguments(scan_options, ZarrFileSequenceStore, scan_sequence, SequenceOptions)
         mode = parse_chunkmode(chunkmode)
         self._imread = imread = imread or reader_of(files)
-        if isinstance(files, References):
-            if scan_options or imread is not None:
-                name = next(iter(scan_options), "imread")
-                raise UnknownArgument(f"a store of references has no argument '{name}'")
-            references = with_values(files, fillvalue, zattrs)
-        elif imread is not None:
-            _check_whole_files(mode, scan_options.get("key"))
-            references = stack_arrays(
-                files,
-                partial(describe_files, imread, fill_value=fillvalue),
-                zattrs=zattrs,
-                storage_options=storage_options,
-                **{
-                    name: value for name, value in scan_options.items() if name not in _TIFF_OPTIONS
-                },
-            )
-        else:
-            merged = {**_TIFF_OPTIONS, **scan_options}
-            references = scan_sequence(
-                files,
-                chunkmode="strile" if mode == CHUNKMODE.STRILE else None,
-                fillvalue=fillvalue,
-                zattrs=zattrs,
-                storage_options=storage_options,
-                **{**merged, "level": merged["level"] if merged["key"] is None else None},
-            )
+        given = {"fillvalue": fillvalue, "zattrs": zattrs, "storage_options": storage_options}
+        references = _scan_files(files, imread, mode, given, scan_options)
         if zarr_format == 3:
             references = references.laid_out(3)
         warn_of_parts(references)
@@ -275,6 +248,37 @@ class ZarrFileSequenceStore(ZarrStore):
                 hint="Read them through this store, or copy it into a Zarr store.",
             )
         super().write_fsspec(jsonfile, url, **options)
+
+
+def _scan_files(
+    files: Any,
+    imread: Reader | None,
+    mode: CHUNKMODE | None,
+    given: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> References:
+    """Return references to files, `given` the arguments that all kinds of files have."""
+    from ..sequences.stack import SequenceOptions, scan_sequence, stack_arrays
+
+    check_arguments(options, ZarrFileSequenceStore, scan_sequence, SequenceOptions)
+    if isinstance(files, References):
+        if options or imread is not None:
+            name = next(iter(options), "imread")
+            raise UnknownArgument(f"a store of references has no argument '{name}'")
+        return with_values(files, given["fillvalue"], given["zattrs"])
+    if imread is not None:
+        _check_whole_files(mode, options.get("key"))
+        return stack_arrays(
+            files,
+            partial(describe_files, imread, fill_value=given["fillvalue"]),
+            zattrs=given["zattrs"],
+            storage_options=given["storage_options"],
+            **{name: value for name, value in options.items() if name not in _TIFF_OPTIONS},
+        )
+    merged = {**_TIFF_OPTIONS, **options}
+    merged["level"] = merged["level"] if merged["key"] is None else None
+    merged["chunkmode"] = "strile" if mode == CHUNKMODE.STRILE else None
+    return scan_sequence(files, **given, **merged)
 
 
 def _check_whole_files(mode: CHUNKMODE | None, key: Any) -> None:
