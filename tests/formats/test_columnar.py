@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tiffref.errors import InvalidReferences
-from tiffref.formats import kerchunk_read
+from tiffref.formats import kerchunk_read, load
 from tiffref.formats.kerchunk import to_kerchunk, write_json
 from tiffref.formats.kerchunk_read import parse_document, read_document
 from tiffref.model.array import Array, Group
@@ -176,19 +176,51 @@ def test_any_damage_is_left_to_the_general_reader(
     assert n_read > 3  # damage to an address is none
 
 
-def test_columns_are_parsed_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_large_files_are_read_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_changed: bool
+) -> None:
+    monkeypatch.setattr(load, "_LARGE_BYTES", 1000)
+    monkeypatch.setattr(load, "_PART_BYTES", 100)
     monkeypatch.setattr("tiffref.formats.columnar._BLOCK_BYTES", 500)
-    monkeypatch.setattr(kerchunk_read, "parse_json", _refuse)
-    found = read_document(_write(tmp_path, GROUPS["one"])).group["image"]
+    path = _write(tmp_path, GROUPS["one"])
+    if is_changed:
+        monkeypatch.setattr(load.FileText, "is_changed", True)
+    else:
+        monkeypatch.setattr(kerchunk_read, "fetch_text", _refuse)
+        monkeypatch.setattr(kerchunk_read, "parse_json", _refuse)
+    found = read_document(path).group["image"]
     assert found.manifest == GROUPS["one"]["image"].manifest
 
 
-def test_a_file_of_another_layout(tmp_path: Path) -> None:
+def test_a_large_file_of_another_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "_LARGE_BYTES", 1000)
     document = to_kerchunk(GROUPS["one"])
     document["templates"] = {"unused": "text"}
     path = tmp_path / "refs.json"
     path.write_text(json.dumps(document))
     assert read_document(path).group["image"].manifest == GROUPS["one"]["image"].manifest
+
+
+def test_text_in_a_file_is_searched_as_text_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "_PART_BYTES", 7)
+    random = Random(1)
+    data = bytes(random.choices(b"ab", k=300))
+    path = tmp_path / "text"
+    path.write_bytes(data)
+    with path.open("rb") as file:
+        text = load.FileText(file)
+        assert (len(text), text[:], text[3:9], text[290:400]) == (300, data, data[3:9], data[290:])
+        for _ in range(300):
+            part = bytes(random.choices(b"ab", k=random.randrange(1, 9)))
+            start, stop = sorted(random.choices(range(301), k=2))
+            assert text.find(part, start, stop) == data.find(part, start, stop)
+            assert text.rfind(part, start, stop) == data.rfind(part, start, stop)
+        assert not text.is_changed
+        path.write_bytes(data[:-1])
+        assert text.is_changed
 
 
 CHANGES = {

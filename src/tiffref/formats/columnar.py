@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,9 @@ from ..model.manifest import INLINED, MISSING, Columns
 from .zarr_metadata import ArrayMetadata
 
 _END_BYTES = 1 << 10
-"""Bytes at the end that are searched for braces."""
+"""Bytes at either end that are searched for braces."""
+_FIRST_BYTES, _METADATA_BYTES = 1 << 20, 1 << 26
+"""Bytes that are searched for the first byte range, which follows the metadata, then if need be."""
 
 
 def _compile(pattern: str) -> re.Pattern[bytes]:
@@ -36,6 +38,18 @@ _ENDS = (
 )
 """Whether it is version 1; the beginning and the end of such a document."""
 _RANGE = _compile(r'"(_:_)(\[_)"(?:[^"\\]|\\.)+"(_,_)[0-9]+(_,_)[0-9]+(_\])(?:(_,_)")?')
+
+
+class Text(Protocol):
+    """The text of a document, in memory or in a file."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, span: slice, /) -> bytes: ...
+
+    def find(self, part: bytes, start: int, stop: int, /) -> int: ...
+
+    def rfind(self, part: bytes, start: int, stop: int, /) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +81,14 @@ class Spacing:
         return b'"' + self.colon + b'"'
 
 
-def find_spacing(text: bytes) -> Spacing | None:
+def find_spacing(text: Text) -> Spacing | None:
     """Find the layout of a document by its ends and its first byte range; None if irregular."""
-    foot = text[-_END_BYTES:]
+    head, foot = text[:_END_BYTES], text[max(0, len(text) - _END_BYTES) : len(text)]
     for is_wrapped, begins, ends in _ENDS:
-        begin, end = begins.match(text), ends.search(foot)
+        begin, end = begins.match(head), ends.search(foot)
         if begin is None or end is None:
             continue
-        first = _RANGE.search(text)
+        first = _RANGE.search(text[:_FIRST_BYTES]) or _RANGE.search(text[:_METADATA_BYTES])
         if first is None:
             break
         colon, opening, *commas, closing, separator = first.groups()
@@ -126,7 +140,7 @@ class Split:
     spacing: Spacing
 
 
-def split_document(text: bytes) -> Split | None:
+def split_document(text: Text) -> Split | None:
     """Split the text of a document; None if its layout is irregular."""
     spacing = find_spacing(text)
     if spacing is None:
@@ -169,7 +183,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _find_end(text: bytes, spacing: Spacing, prefix: bytes, start: int) -> int:
+def _find_end(text: Text, spacing: Spacing, prefix: bytes, start: int) -> int:
     """Return the end of the lines whose keys begin with `prefix`, or the first with a string."""
     separator, stop = spacing.separator, spacing.stop
     mark = text.rfind(separator + b'"' + prefix, start, stop)
@@ -184,7 +198,7 @@ def _find_end(text: bytes, spacing: Spacing, prefix: bytes, start: int) -> int:
 
 
 def parse_lines(
-    text: bytes,
+    text: Text,
     split: Split,
     arrays: Mapping[str, ArrayMetadata],
     inlined: Mapping[str, NDArray[np.integer]],
@@ -244,7 +258,7 @@ def _store_chunks(columns: Columns, block: _Block) -> bool:
     return True
 
 
-def _iter_blocks(text: bytes, start: int, stop: int, spacing: Spacing) -> Iterator[bytes]:
+def _iter_blocks(text: Text, start: int, stop: int, spacing: Spacing) -> Iterator[bytes]:
     """Yield blocks of whole lines, each with its separator, even the last of the document."""
     mark = spacing.closing + spacing.separator + b'"'
     while start < stop:

@@ -29,9 +29,9 @@ from ..errors import Finding, InvalidReferences, Reporter, raise_finding
 from ..io.urls import from_document_url
 from ..model.array import Array, Group
 from ..model.manifest import Columns, Manifest, Source
-from .columnar import Split, missing_columns, parse_lines, split_document
+from .columnar import Split, Text, missing_columns, parse_lines, split_document
 from .keys import ChunkIndex, parse_keys
-from .load import check_counts, check_nodes, fetch_text, parse_json
+from .load import check_counts, check_nodes, fetch_text, open_large, parse_json
 from .provenance import (
     PROVENANCE,
     Provenance,
@@ -476,11 +476,15 @@ def read_document(
     """
     if isinstance(document, Mapping):
         return parse_document(document)
-    text = fetch_text(document, storage_options)
-    return _parse_lines(text) or parse_document(parse_json(text, document))
+    with open_large(document) as large:
+        parsed = None if large is None else _parse_lines(large)
+        if large is not None and parsed is not None and not large.is_changed:
+            return parsed
+        text = fetch_text(document, storage_options) if large is None else large[:]
+    return (None if large else _parse_lines(text)) or parse_document(parse_json(text, document))
 
 
-def _parse_lines(text: bytes) -> Parsed | None:
+def _parse_lines(text: Text) -> Parsed | None:
     """Read a document whose references have the same layout; None for other documents."""
     split = split_document(text)
     try:
@@ -505,7 +509,7 @@ def parse_document(document: Any, report: Reporter = raise_finding) -> Parsed:
 
 
 def _parse(
-    document: Any, report: Reporter, lines: tuple[bytes, Split] | None = None
+    document: Any, report: Reporter, lines: tuple[Text, Split] | None = None
 ) -> Parsed | None:
     """Parse a document, and the lines split from it; None if a line is irregular."""
     refs = parse_structure(document, report)

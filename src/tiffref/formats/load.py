@@ -1,7 +1,8 @@
 """Load reference documents, within limits.
 
-Fetches and parses JSON. Limits apply to the size of a document and to the memory that reading it
-may take: a line of JSON can define an array of a quadrillion chunks. No URL in it is opened.
+Fetches and parses JSON; large local files are read in parts instead of into memory. Limits apply to
+the size of a document and to the memory that reading it may take: a line of JSON can define an
+array of a quadrillion chunks. No URL in the document is opened.
 
 The footer of a Parquet file may claim any size: a page of a few kilobytes may decompress to two
 gigabytes, one run may be a billion equal values, and each byte of the footer itself may become a
@@ -13,6 +14,7 @@ References: Apache Parquet format 2.11 (parquet.thrift: PageHeader), Apache Thri
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -20,7 +22,8 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import ujson
 
@@ -105,7 +108,9 @@ def _limit(what: str, key: str | None, got: int, limit: int) -> Finding:
     return Finding("limit", what, key, str(got), f"at most {limit}")
 
 
-_PART_BYTES = 1 << 23
+_LARGE_BYTES = 1 << 23
+"""Documents of this size and more are read in parts if possible."""
+_PART_BYTES = 1 << 20
 _TIFF_SIGNATURES = frozenset({b"II*\0", b"II+\0", b"MM\0*", b"MM\0+"})
 _TIFF_HINT = "`tiffref info` shows its content, `tiffref scan` writes references to it."
 
@@ -188,9 +193,9 @@ def fetch_text(
             unpack = fsspec.compression.compr[compression]
             open_file = partial(unpack, io.BytesIO(text), mode="rb")
         with call_with_timeout(fs, path, 0, open_file) as file:
-            size = getattr(file, "size", None)
-            read = partial(_read_up_to, file, size or _PART_BYTES, LIMITS.document_bytes + 1)
-            text = call_with_timeout(fs, path, size or UNKNOWN_SIZE_BYTES, read)
+            n_bytes = getattr(file, "size", None) or UNKNOWN_SIZE_BYTES
+            read = partial(_read_up_to, file, LIMITS.document_bytes + 1)
+            text = call_with_timeout(fs, path, n_bytes, read)
     except IsADirectoryError as error:
         raise directory_error(path, "references") from error
     except SourceError:
@@ -213,15 +218,69 @@ def read_file(fs: Any, path: str) -> bytes:
     return call_with_timeout(fs, path, UNKNOWN_SIZE_BYTES, partial(fs.cat_file, path))
 
 
-def _read_up_to(file: Any, n_bytes: int, limit: int) -> bytes:
-    """Read a file of about `n_bytes`, and the rest in parts: one read would allocate the limit."""
-    parts: list[bytes] = []
-    n_left, n_next = limit, min(n_bytes, limit)
-    while n_next and (part := file.read(n_next)):
+def _read_up_to(file: Any, limit: int) -> bytes:
+    """Read a file in parts: a single read would allocate the limit."""
+    parts, n_left = [], limit
+    while n_left and (part := file.read(min(n_left, _LARGE_BYTES))):
         parts.append(part)
         n_left -= len(part)
-        n_next = min(n_left, _PART_BYTES)
     return b"".join(parts)
+
+
+class FileText:
+    """The text of a local file, without reading it into memory."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._state = self._stat()
+
+    def _stat(self) -> tuple[int, int]:
+        state = os.fstat(self._file.fileno())
+        return state.st_size, state.st_mtime_ns
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether the file was modified since it was opened."""
+        return self._stat() != self._state
+
+    def __len__(self) -> int:
+        return self._state[0]
+
+    def __getitem__(self, span: slice) -> bytes:
+        start, stop, _ = span.indices(len(self))
+        self._file.seek(start)
+        return self._file.read(max(0, stop - start))
+
+    def find(self, part: bytes, start: int, stop: int) -> int:
+        """Return the first position of `part` between `start` and `stop`, or -1."""
+        for first in range(start, stop, _PART_BYTES):
+            position = self[first : min(first + _PART_BYTES + len(part) - 1, stop)].find(part)
+            if position >= 0:
+                return first + position
+        return -1
+
+    def rfind(self, part: bytes, start: int, stop: int) -> int:
+        """Return the last position of `part` between `start` and `stop`, or -1."""
+        for last in range(stop, start, -_PART_BYTES):
+            first = max(start, last - _PART_BYTES - len(part) + 1)
+            position = self[first:last].rfind(part)
+            if position >= 0:
+                return first + position
+        return -1
+
+
+@contextlib.contextmanager
+def open_large(document: str | os.PathLike[str]) -> Iterator[FileText | None]:
+    """Yield the text of a large, uncompressed local file; None for all others."""
+    path = os.fspath(document)
+    with contextlib.ExitStack() as stack:
+        text = None
+        if path.endswith(".json") and os.path.isfile(local_path(path)):  # noqa: PTH113
+            with contextlib.suppress(OSError, ValueError):  # `fetch_text` raises the error
+                file = stack.enter_context(Path(local_path(path)).open("rb"))
+                text = FileText(file)
+        is_large = text is not None and _LARGE_BYTES <= len(text) <= LIMITS.document_bytes
+        yield text if is_large else None
 
 
 def parse_json(text: bytes, document: str | os.PathLike[str]) -> Any:
