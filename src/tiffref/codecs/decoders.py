@@ -285,9 +285,8 @@ def old_jpeg(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
         for name, number in _OJPEG_TABLES.items()
         if codec.parameters.get(name)
     }
-    tags = _option_tags(codec, {"ojpeg_proc": 512, "ojpeg_restart_interval": 515})
-    if not any(number == 512 for number, _, _ in tags):
-        tags.append((512, _SHORT, [1]))
+    tags: list[Tag] = [(512, _SHORT, [codec.parameters.get("ojpeg_proc", 1)])]
+    tags += _option_tags(codec, {"ojpeg_restart_interval": 515})
     scan_header = codec.parameters.get("ojpeg_scan_header", b"")
     if scan_header and bytes(data[:2]) != scan_header[:2]:
         data = scan_header + bytes(data)

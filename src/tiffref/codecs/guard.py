@@ -126,11 +126,10 @@ class JpegFrame(NamedTuple):
     """A JPEG frame header; `marker` is 0xC0 for baseline, 0xC3 for lossless, ..."""
 
     marker: int
-    precision: int
     rows: int
     columns: int
     components: int
-    ids: bytes = b""
+    ids: bytes
     """Identifiers of the components."""
 
 
@@ -138,9 +137,9 @@ def jpeg_frame(data: bytes) -> JpegFrame | None:
     """Find the frame header of a JPEG stream; None if there is none."""
     for marker, start, _ in jpeg_segments(data):
         if marker in _FRAME_MARKERS and start + 10 <= len(data):
-            precision, rows, columns, components = struct.unpack_from(">BHHB", data, start + 4)
+            rows, columns, components = struct.unpack_from(">HHB", data, start + 5)
             ids = data[start + 10 : start + 10 + 3 * components : 3]
-            return JpegFrame(marker, precision, rows, columns, components, ids)
+            return JpegFrame(marker, rows, columns, components, ids)
     return None
 
 

@@ -106,7 +106,6 @@ class FileFacts:
     """
 
     source: Source
-    byteorder: str
     flags: tuple[str, ...]
     series: tuple[SeriesFacts, ...]
     metadata: Mapping[str, Any] = field(default_factory=dict)

@@ -247,7 +247,7 @@ def _file_facts(file: ImageFile, listing: Listing) -> FileFacts:
     if main is not None:
         main = replace(main, levels=main.levels[:1])
     return FileFacts(
-        reader.source.source, reader.header.byteorder, tuple(sorted(metadata)),
+        reader.source.source, tuple(sorted(metadata)),
         tuple(_series_facts(n, series) for n, series in enumerate(listing.series, listing.first)),
         {name: value for name, value in metadata.items() if value}, "; ".join(listing.defects),
         listing.has_mask, None if main is None else _series_facts(0, main),
