@@ -189,3 +189,16 @@ def test_masks_that_are_left_out_are_reported(n_masked, tmp_path):
         np.testing.assert_array_equal(read(whole, "mask")[1], pixels(1, (32, 32)) > 99)
         alone = tiffref.scan_sequence(tmp_path / "{t}.tif", series=1)
         np.testing.assert_array_equal(read(alone)[1], pixels(1, (32, 32)) > 99)
+
+
+@pytest.mark.parametrize("stack", [tiffref.scan_sequence, tiffref.append_sequence])
+def test_files_that_a_function_reads_are_refused(tmp_path, stack):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 5), "u1"))
+
+    def halved(name):
+        return tifffile.imread(name) / 2
+
+    files = tifffile.FileSequence(halved, str(tmp_path / "*.tif"))
+    before = [] if stack is tiffref.scan_sequence else [tiffref.scan_sequence(tmp_path / "*.tif")]
+    with pytest.raises(tiffref.SelectionError, match="halved"):
+        stack(*before, files)

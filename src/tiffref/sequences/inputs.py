@@ -387,6 +387,20 @@ def reader_of(files: Any) -> Callable[..., Any] | None:
     return reader
 
 
+def list_tiffs(
+    files: Any, assets: Sequence[str] | None, storage_options: Mapping[str, Any] | None
+) -> FileList:
+    """As `list_files`, but refuse files that a function reads: they have no byte ranges."""
+    reader = reader_of(files)
+    if reader is not None:
+        raise SelectionError(
+            "files read by a function have no byte ranges to refer to",
+            got=getattr(reader, "__name__", type(reader).__name__),
+            hint="Read them through tiffref.zarr.ZarrFileSequenceStore, which calls it.",
+        )
+    return list_files(files, assets=assets, storage_options=storage_options)
+
+
 _ENDINGS = (".tif", ".tiff")
 _MAGIC = re.compile(r"[*?\[{]")
 

@@ -68,7 +68,7 @@ from .file_scans import (
     scan_files,
     unreadable,
 )
-from .inputs import FileList, list_files, read_fields
+from .inputs import FileList, list_files, list_tiffs, read_fields
 from .plates import PLATE_AXES, to_plate
 
 _MODES = ("error", "split", "decode")
@@ -207,7 +207,7 @@ def scan_sequence(
     check_arguments(options, scan_sequence, SequenceOptions)
     more = SequenceOptions(**options)
     plan = _plan(concat, mosaic, on_mismatch, ignore, allow_holes, layout)
-    listed = list_files(files, assets=more.assets, storage_options=storage_options)
+    listed = list_tiffs(files, more.assets, storage_options)
     text = pattern or listed.pattern
     fields = _read_fields(listed, pattern, more)
     scan_options = {name: getattr(more, name) for name in _SCAN_OPTIONS}
@@ -450,7 +450,7 @@ def append_sequence(
     if not isinstance(references, References):
         references = References.open(references, storage_options, allow=allow)
     record = _record(references)
-    listed = list_files(files, assets=options.get("assets"), storage_options=storage_options)
+    listed = list_tiffs(files, options.get("assets"), storage_options)
     new = _new_files(listed, references, storage_options)
     if not new.urls:
         return references
