@@ -16,6 +16,7 @@ from ifds import image, write_tiff
 from samples import rng
 
 import tiffref
+from tiffref.errors import UnsupportedTiff
 
 
 def read_all_ways(path):
@@ -97,6 +98,10 @@ def test_pixarlog_is_what_libtiff_reads(tmp_path, dtype, byteorder, tile, sample
     tags = {259: 32909, 262: 2 if samples == 3 else 1}
     one = image(data, tags, rows=16, tile=tile, encode=encode, order=byteorder)
     write_tiff(path, [one], order=byteorder)
+    if tile:  # of another width than the image, libtiff's rows are not those of the tile
+        write_tiff(tmp_path / "b.tif", [image(data[:, :20], tags, tile=tile, encode=encode)])
+        with pytest.raises(UnsupportedTiff, match="322"):
+            tiffref.scan(tmp_path / "b.tif")
     expected = imagecodecs.tiff_decode(path.read_bytes())
     assert np.abs(expected.reshape(data.shape) - data.astype("f8")).max() <= data.max() / 100
     for got in read_all_ways(path):

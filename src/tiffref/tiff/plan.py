@@ -427,6 +427,11 @@ def segment_codec(ifd: IfdFacts, *, is_short: bool = False) -> SegmentCodec:
             "tiles or strips have no samples", ifd=ifd.name,
             tag="TileWidth (322), TileLength (323), RowsPerStrip (278)", got=shape[1:],
         )  # fmt: skip
+    if ifd.compression == _PIXARLOG and shape[3] != ifd.shape[3]:
+        raise UnsupportedTiff(
+            "readers disagree about PixarLog tiles: libtiff sums up rows of the image's width",
+            ifd=ifd.name, tag="TileWidth (322)", got=shape[3], expected=ifd.shape[3],
+        )  # fmt: skip
     parameters: dict[str, Any] = {}
     if ifd.compression in _WITH_PARAMETERS or ifd.tables or ifd.photometric == _YCBCR:
         parameters = _parameters(ifd)
