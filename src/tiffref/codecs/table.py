@@ -175,11 +175,11 @@ def check_supported(codec: SegmentCodec) -> None:
             tag="Compression (259)",
             got=codec.compression,
         )
-    if row.decode is decoders.ccitt and (codec.shape[3] > 1 or codec.dtype != "|b1"):
+    if row.decode is decoders.ccitt and codec.shape[3] > 1:
         raise UnsupportedTiff(
-            f"{row.name} has one sample of 1 bit per pixel",
-            tag="SamplesPerPixel (277), BitsPerSample (258)",
-            got=f"{codec.shape[3]} of {codec.dtype}",
+            f"{row.name} has one sample per pixel",
+            tag="SamplesPerPixel (277)",
+            got=codec.shape[3],
         )
 
 
