@@ -124,15 +124,21 @@ def test_the_marker_of_a_remote_folder_is_put_last() -> None:
     assert found == ["/y/refs.parq/.zmetadata", "/y/refs.parq/image/refs.0.parq"]
 
 
-def test_a_remote_folder_is_replaced_with_all_of_its_files() -> None:
+def test_a_remote_folder_is_replaced_but_for_files_of_others() -> None:
+    fs = fsspec.filesystem("memory")
+    fs.pipe({"/z/refs.parq/a.tif": b"x", "/z/other/a.parq": b"x"})
     for names in (["refs.0.parq", "refs.1.parq"], ["refs.0.parq"]):
         with open_folder_atomic("memory://z/refs.parq", ".zmetadata") as folder:
             (folder / ".zmetadata").write_text("{}")
             (folder / "image").mkdir()
             for name in names:
                 (folder / "image" / name).write_text("x")
-    found = fsspec.filesystem("memory").find("/z/refs.parq")
-    assert found == ["/z/refs.parq/.zmetadata", "/z/refs.parq/image/refs.0.parq"]
+    own = ["/z/refs.parq/.zmetadata", "/z/refs.parq/a.tif", "/z/refs.parq/image/refs.0.parq"]
+    assert fs.find("/z") == ["/z/other/a.parq", *own]
+    with open_folder_atomic("memory://z/other", ".zmetadata") as folder:
+        (folder / ".zmetadata").write_text("{}")
+        (folder / "refs.0.parq").write_text("x")
+    assert fs.exists("/z/other/a.parq")  # nothing says that it is of older references
 
 
 @pytest.mark.parametrize("is_folder", [False, True])

@@ -138,7 +138,7 @@ def open_folder_atomic(
         Path or URL of the folder.
     marker
         Name of a file that every folder of this kind has at its top. Of local folders, only those
-        with this file, and empty ones, are replaced.
+        with this file, and empty ones, are replaced; remote ones keep files of other kinds.
     storage_options
         Options for the fsspec file system of a URL.
 
@@ -212,13 +212,20 @@ def put_files(fs: Any, files: Mapping[str, bytes | Path]) -> None:
 
 
 def put_folder(fs: Any, folder: Path, target: str) -> None:
-    """Put a folder in place of another one, the files at its top last, as they mark it as whole."""
+    """Put a folder in place of an older one, the files at its top last: they mark it as whole.
+
+    Of a whole one, the other files with the same endings as the new ones are removed: what else is
+    there is somebody's.
+    """
     before = set(fs.find(target))
     files = {f"{target}/{file.relative_to(folder).as_posix()}": file
              for file in sorted(folder.rglob("*")) if file.is_file()}  # fmt: skip
-    for is_last in (False, True):
-        put_files(fs, {to: f for to, f in files.items() if is_last == (f.parent == folder)})
-    if old := before - set(files):
+    top = {path for path, file in files.items() if file.parent == folder}
+    for chosen in (files.keys() - top, top):
+        put_files(fs, {path: files[path] for path in chosen})
+    endings = {file.suffix for file in files.values()} - {""}
+    old = [path for path in before - set(files) if Path(path).suffix in endings]
+    if old and top <= before:
         fs.rm(sorted(old))
 
 
