@@ -70,9 +70,8 @@ class Job:
 
     `output` is the path of its references in the catalog. `size`, `mtime`, `etag` and the state of
     its `sidecars` are those of the last scan, None for a new file; a file that still has them is
-    skipped. `fields` are values
-    from its name or the table that lists it; `bands` is the band metadata of a STAC item, as in
-    `FileList`.
+    skipped. `fields` are values from its name or the table that lists it; `bands` is the band
+    metadata of a STAC item, as in `FileList`.
     """
 
     url: str
