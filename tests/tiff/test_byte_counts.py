@@ -192,6 +192,20 @@ def test_segments_that_cannot_be_located(tmp_path, fault, match, compression, is
         assert expected is None or np.array_equal(found, expected)
 
 
+def test_an_image_without_any_byte_count_that_decodes_is_empty_with_a_warning(tmp_path):
+    path = tmp_path / "a.tif"
+    one = image(PLANES[0, :32], {259: 8}, encode=lambda part: b"no stream", rows=8)
+    one.lengths = [0] * len(one.segments)
+    write_tiff(path, [one])
+    with pytest.warns(TruncationWarning, match=r"4 of 4 segments .* They are missing") as caught:
+        references = tiffref.scan(path)
+    assert "allow_holes" not in str(caught[0].message)
+    with ZarrTiffStore(references) as store:
+        assert not store[...].any()
+    with pytest.raises(MalformedTiff, match="4 of 4 segments have an offset but no byte count"):
+        tiffref.scan(path, strict=True)
+
+
 @pytest.mark.parametrize("compression", [1, 8])
 def test_segments_of_a_sparse_file_are_missing_without_a_word(tmp_path, compression):
     path = tmp_path / "a.tif"

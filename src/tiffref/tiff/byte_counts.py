@@ -97,12 +97,12 @@ def fill_in_lengths(
     """Find the lengths of segments that have an offset but no byte count.
 
     The `report` receives how many were found. Segments that have an offset or a byte count, but
-    cannot be read, are missing if `allows_holes`.
+    cannot be read, are missing if `allows_holes`, or if the image has no byte counts at all.
 
     Raises
     ------
     MalformedTiff
-        If there are such segments; with `allows_holes`, only in strict mode.
+        If there are other such segments; with `allows_holes`, only in strict mode.
     """
     if not (has_zeros(level.length) or has_zeros(level.offset)):
         return level
@@ -129,7 +129,8 @@ def fill_in_lengths(
     is_lost = (gap > 0) & (found == 0) | is_behind
     if is_lost.any():
         what = "an offset but no byte count, and do not decode up to the next one"
-        _report_missing(what, is_lost, level, report, allows_holes)
+        # other readers show an empty image if no segment can be located
+        _report_missing(what, is_lost, level, report, allows_holes or bool(is_lost.all()))
     elif found.any():
         what = "segments without a byte count are read up to the next one"
         counts = f"{int(has_no_length.sum())} of {has_no_length.size} are 0 or not listed"
@@ -150,7 +151,7 @@ def _report_missing(
         f"{int(is_lost.sum())} of {is_lost.size} segments have {what}",
         url=level.sources[level.source[page]].url, tag=f"segment {n}, {COUNTS}",
         got=f"offset {level.offset[page, n]}, byte count {level.length[page, n]}",
-        hint="Read the rest with allow_holes=True.",
+        hint=None if allows_holes else "Read the rest with allow_holes=True.",
     )  # fmt: skip
     if not allows_holes:
         raise error
