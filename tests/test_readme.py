@@ -49,6 +49,13 @@ def page_name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+@pytest.mark.parametrize("command", ["dev.py demo", "dev.py test"])
+def test_the_readme_has_the_commands_that_ci_runs(command: str) -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert any(line.startswith(f"    python3 {command}") for line in lines)
+    assert command in (ROOT / ".ci" / "run").read_text()
+
+
 @pytest.mark.usefixtures("examples_folder")
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_python_blocks_print_what_they_show(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
