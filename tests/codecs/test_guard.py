@@ -22,6 +22,7 @@ from tiffref.codecs.guard import (
     image_size,
     inflate,
     trim_zstd,
+    zstd_bound,
 )
 from tiffref.errors import MalformedTiff
 from tiffref.model.codec import SegmentCodec
@@ -74,6 +75,17 @@ def test_frames_of_zstandard_are_walked() -> None:
         assert trim_zstd(b"".join(frames)[:-cut], 3003) == frames[0]
         with pytest.raises(ValueError, match="Zstandard"):
             trim_zstd(frames[1][:-cut], 3000)
+
+
+def test_the_bound_of_zstandard_frames() -> None:
+    one = imagecodecs.zstd_encode(bytes(1 << 20))
+    without_size = b"\x28\xb5\x2f\xfd\0\x58" + (3 << 3 | 1).to_bytes(3, "little") + b"abc"
+    assert zstd_bound(one) >= 1 << 20
+    assert zstd_bound(without_size) == 1 << 17
+    assert zstd_bound(one + without_size) == zstd_bound(one) + (1 << 17)
+    for broken in (one[:-1], without_size[:-1], one + b"bytes", b"abc"):
+        with pytest.raises(ValueError, match="Zstandard"):
+            zstd_bound(broken)
 
 
 IMAGE = np.random.default_rng(3).integers(0, 255, (48, 80, 3)).astype("u1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import struct
 import subprocess
@@ -803,6 +804,21 @@ def test_a_zstd_frame_that_is_cut_off_ends(tmp_path, cut):
     one.segments = [segment]
     write_tiff(tmp_path / "a.tif", [one])
     scan_in_child(tmp_path / "a.tif")
+
+
+def test_zstd_segments_are_decoded_once(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise AssertionError(arguments)
+
+    monkeypatch.setattr("tiffref.tiff.probe.decode_limited", fail)
+    path = tmp_path / "a.tif"
+    for compress in (zstd_frame, imagecodecs.zstd_encode):
+        samples = np.arange(64, dtype="u1").reshape(8, 8)
+        encode = functools.partial(lambda pack, part: pack(part.tobytes()), compress)
+        one = image(samples, {259: 50000}, encode=encode, rows=4)
+        write_tiff(path, [one])
+        (codec,) = tiffref.scan(path).group["image"].codecs
+        assert codec.edge is None
 
 
 @pytest.mark.parametrize("compression", ["deflate", "zstd", "lzma"])

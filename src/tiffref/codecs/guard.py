@@ -507,7 +507,7 @@ def trim_zstd(data: bytes, n_bytes: int) -> bytes:
     """
     position = decoded = 0
     while decoded < n_bytes and _is_zstd_frame(data, position):
-        end, n_frame = _measure_zstd_frame(data, position)
+        end, n_frame, _ = _measure_zstd_frame(data, position)
         if end > len(data) and not position:
             raise ValueError("a Zstandard frame is truncated")
         if end > len(data):
@@ -516,25 +516,46 @@ def trim_zstd(data: bytes, n_bytes: int) -> bytes:
     return data[:position]
 
 
+def zstd_bound(data: bytes) -> int:
+    """Return how many bytes Zstandard frames decode to at most: 128 KiB for each block.
+
+    Raises
+    ------
+    ValueError
+        If the data are not frames, or a frame is truncated.
+    """
+    bound = position = 0
+    while position < len(data):
+        if not _is_zstd_frame(data, position):
+            raise ValueError("not a Zstandard frame")
+        position, n_declared, n_blocks = _measure_zstd_frame(data, position)
+        bound += max(n_declared, n_blocks << 17)
+    if position > len(data):
+        raise ValueError("a Zstandard frame is truncated")
+    return bound
+
+
 def _is_zstd_frame(data: bytes, position: int) -> bool:
     magic = data[position : position + 4]
     return magic == b"\x28\xb5\x2f\xfd" or (magic[1:] == b"\x2a\x4d\x18" and magic[0] >> 4 == 5)
 
 
-def _measure_zstd_frame(data: bytes, position: int) -> tuple[int, int]:
-    """Return the end of a frame, past that of the data if truncated, and its declared size."""
+def _measure_zstd_frame(data: bytes, position: int) -> tuple[int, int, int]:
+    """Return the end of a frame, past that of the data if truncated; declared size; blocks."""
     if data[position] != 0x28:  # skippable frame
-        return position + 8 + int.from_bytes(data[position + 4 : position + 8], "little"), 0
+        return position + 8 + int.from_bytes(data[position + 4 : position + 8], "little"), 0, 0
     flags = int.from_bytes(data[position + 4 : position + 5])
     is_single = bool(flags & 0x20)
     width = (int(is_single), 2, 4, 8)[flags >> 6]
     position += 6 - is_single + (0, 1, 2, 4)[flags & 3]
     n_bytes = int.from_bytes(data[position : position + width], "little")
     position += width
-    is_last = False
+    is_last, n_blocks = False, 0
     while not is_last and position < len(data):
+        n_blocks += 1
         header = int.from_bytes(data[position : position + 3], "little")
         is_last = bool(header & 1)
         position += 3 + (1 if header >> 1 & 3 == 1 else header >> 3)
     end = position + (4 if flags & 4 else 0)
-    return end if is_last else len(data) + 1, n_bytes + (256 if width == 2 else 0)
+    n_bytes += 256 if width == 2 else 0
+    return end if is_last else len(data) + 1, n_bytes, n_blocks

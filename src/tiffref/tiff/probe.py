@@ -33,9 +33,11 @@ from ..codecs.foreign import decode_image, decode_limited, make_codec
 from ..codecs.guard import (
     DECODING_ERRORS,
     END_OF_JPEG,
+    HARMLESS_BYTES,
     HAVE_END,
     HEADERS,
     inflate,
+    zstd_bound,
 )
 from ..codecs.table import compression_of
 from ..codecs.unpack import layout_of, stored_codec
@@ -590,7 +592,7 @@ def _decode_link(config: dict[str, Any], buffer: Any, n_bytes: int) -> Any:
         return decode_image(config, bytes(buffer), n_bytes)
     if name in _STREAMS:
         return inflate(config, bytes(buffer), n_bytes)
-    if name == "zstd":
+    if name == "zstd" and zstd_bound(bytes(buffer)) > max(HARMLESS_BYTES, n_bytes):
         decode_limited(config, bytes(buffer), n_bytes)  # refuses more, which numcodecs returns
     return make_codec(config).decode(buffer)
 
