@@ -360,13 +360,15 @@ class DaemonPool(Executor):
                 break
             if task is not None:
                 task[0].cancel()
-        self.__del__()
+        self._end_threads()
         for started in self._threads if wait else ():
             started.join()
 
-    def __del__(self) -> None:
+    def _end_threads(self) -> None:
         for _ in self._threads:
             self._tasks.put(None)
+
+    __del__ = _end_threads
 
 
 def _work(tasks: queue.SimpleQueue[Any], idle: threading.Semaphore) -> None:

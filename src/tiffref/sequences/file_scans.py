@@ -118,19 +118,15 @@ def have_same_location(parts: Sequence[Part]) -> bool:
 
 def members_of_sets(parts: Sequence[Part | None]) -> list[str]:
     """Return the files whose arrays have planes in other files of the sequence."""
-    urls = {part.source.url for part in parts if part is not None}
-    return [
-        part.url
-        for part in parts
-        if part is not None
-        and any(
-            not urls.isdisjoint(
-                {source.url for source in array.manifest.sources} - {part.source.url}
-            )
-            for array in part.arrays.values()
-            if len(array.manifest.sources) > 1
-        )
-    ]
+    given = [part for part in parts if part is not None]
+    urls = {part.source.url for part in given}
+    found = []
+    for part in given:
+        sources = [array.manifest.sources for array in part.arrays.values()]
+        used = {source.url for some in sources if len(some) > 1 for source in some}
+        if not urls.isdisjoint(used - {part.source.url}):
+            found.append(part.url)
+    return found
 
 
 def scan_files(
