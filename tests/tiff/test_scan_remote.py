@@ -138,3 +138,23 @@ def test_overviews_in_front_and_behind(
     references, n_rounds, _ = scan(path.read_bytes())
     assert len(references.series[0]["levels"]) >= 3
     assert n_rounds <= most
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_the_lists_of_all_pages_of_a_slide_are_fetched_together(tmp_path: Path, order: str) -> None:
+    """tifffile reads the lists of one page after the other; read-ahead fetched most of the file."""
+    data = np.random.default_rng(0).integers(0, 99, (4, 768, 768)).astype("u1")
+    root = "PerkinElmer-QPI-ImageDescription"
+    text = f"<{root}><ImageType>{{}}</ImageType></{root}>"
+    options = {"tile": (16, 16), "photometric": "minisblack", "metadata": None}
+    path = tmp_path / "a.qptiff"
+    with tifffile.TiffWriter(path, byteorder=order) as tif:
+        for step, kind in ((1, "FullResolution"), (2, "ReducedResolution")):
+            for plane in data[:, ::step, ::step]:
+                described = {"description": text.format(kind), "software": "PerkinElmer-QPI"}
+                tif.write(plane, **described, **options)
+    references, n_rounds, n_bytes = scan(path.read_bytes())
+    assert references.group["image"].shape == (4, 768, 768)
+    assert references.series[0]["kind"] == "qpi"
+    assert n_rounds <= 9
+    assert n_bytes <= path.stat().st_size // 10

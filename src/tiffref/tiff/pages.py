@@ -23,6 +23,7 @@ from .facts import fetch_first_bytes, n_segments_of, ndpi_segments, read_facts, 
 from .ifd import (
     KIND_TAGS,
     MAX_ENTRIES,
+    NUMBER_TAGS,
     SEGMENT_LENGTHS,
     SEGMENT_OFFSETS,
     SUB_IFDS,
@@ -41,8 +42,7 @@ _MAX_STRUCTURES = 32
 _MAX_GATHERED_ENTRIES = 512
 _MAX_GATHERED_BYTES = 1 << 28
 _MAX_COMPARED_BYTES = 1 << 20
-_NUMBERS = frozenset({*SEGMENT_OFFSETS, *SEGMENT_LENGTHS, SUB_IFDS})
-_COMPARED_TAGS = np.array(sorted(KIND_TAGS | _NUMBERS), np.uint16)
+_COMPARED_TAGS = np.array(sorted(KIND_TAGS | NUMBER_TAGS), np.uint16)
 _LIST_TAGS = SEGMENT_OFFSETS, SEGMENT_LENGTHS, (SUB_IFDS,)
 
 
@@ -135,7 +135,7 @@ def _read_columns(pages: Pages) -> Columns:
         bulk = _BulkReader(reader, columns, keys, np.frombuffer(view, np.uint8))
         left = bulk.run(np.array(pages.offsets, np.int64)).tolist()
     elif not reader.source.is_local:
-        reader.fetch_values(map(pages.directory, left), KIND_TAGS | _NUMBERS)
+        reader.fetch_values(map(pages.directory, left))
     n_gathered = len(keys)
     for row in left:
         ifd = pages.directory(row)
@@ -225,10 +225,10 @@ class _BulkReader:
         for column in range(entries.shape[1]):
             entry = entries[:, column]
             code, kind, count = int(entry["code"][0]), int(entry["type"][0]), int(entry["count"][0])
-            if code in found or (code not in KIND_TAGS and code not in _NUMBERS):
+            if code in found or (code not in KIND_TAGS and code not in NUMBER_TAGS):
                 continue
             values = self._values(entry, kind, TYPE_SIZES.get(kind, 0) * count)
-            if values is None or (code in _NUMBERS and kind not in UNSIGNED):
+            if values is None or (code in NUMBER_TAGS and kind not in UNSIGNED):
                 return False
             found[code] = values
             if code in KIND_TAGS:

@@ -98,7 +98,7 @@ class VendorFile(ImageFile):
         """
         reader = self.reader
         chain = reader.chain()
-        if not reader.source.is_local:
+        if not reader.source.is_local and Pages(reader).has_sub_ifds:  # fetches what all pages need
             reader.fetch_sub_directories(filter(None, map(reader.directory, chain)))
         try:
             if reader.has_loop:  # tifffile may follow it forever
