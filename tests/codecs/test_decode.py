@@ -373,10 +373,20 @@ def test_checksum_of_deflate_may_be_missing():
             assert lacks_end(codec, segment) == (n_less > 0)
     codec, longer = replace(codec, fill_order=1), compress(8, image.tobytes() * 2)
     assert not lacks_end(codec, longer) and not lacks_end(replace(codec, compression=5), b"")
-    wrong = compress(8, image.tobytes() + b"x")  # what follows the samples does not matter
-    wrong = wrong[:-1] + bytes([wrong[-1] ^ 1])
-    np.testing.assert_array_equal(decode_segment(codec, wrong), image)
-    assert not lacks_end(codec, wrong)
+
+
+@pytest.mark.parametrize("n_more", [0, 1, 3000])
+def test_damaged_deflate_is_refused(n_more):
+    """Damage may show only behind the samples: by a wrong checksum, or no end."""
+    codec = SegmentCodec((1, 64, 64, 1), "|u1", 8)
+    noise = np.random.default_rng(0).integers(0, 60, (1, 64, 64, 1), "u1")
+    whole = compress(8, noise.tobytes() + bytes(n_more))
+    np.testing.assert_array_equal(decode_segment(codec, whole), noise)
+    n = len(whole) // 2
+    wrong = whole[:-1] + bytes([whole[-1] ^ 1])
+    for damaged in (wrong, whole[:n] + bytes(len(whole) - n), whole[:n] + bytes(9 * n)):
+        with pytest.raises(MalformedTiff, match="does not decode as deflate"):
+            decode_segment(codec, damaged)
 
 
 def test_bombs_are_refused_before_they_are_decoded():

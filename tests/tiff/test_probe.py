@@ -453,9 +453,12 @@ def test_fax_with_a_byte_count_that_is_too_small(tmp_path, compression, tiles, o
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("n_less", [1, 40, 300])
 @pytest.mark.parametrize("how", [{"tile": (32, 32)}, {"rowsperstrip": 64}])
-def test_jpeg_xr_with_a_byte_count_that_is_too_small(tmp_path, how, n_less, order):
+@pytest.mark.parametrize("shape", [(64, 64), (64, 64, 4)])
+def test_jpeg_xr_with_a_byte_count_that_is_too_small(tmp_path, shape, how, n_less, order):
+    """Alpha is behind the image."""
     path = tmp_path / "a.tif"
-    data = rng.integers(0, 255, (64, 64), "u1")
+    data = rng.integers(0, 255, shape, "u1")
+    how |= {"photometric": "rgb", "extrasamples": ["unassalpha"]} if shape[2:] else {}
     tifffile.imwrite(path, data, compression="jpegxr", byteorder=order, metadata=None, **how)
     np.testing.assert_array_equal(read(path), data)
     shorten(path, n_less)

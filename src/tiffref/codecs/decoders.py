@@ -475,6 +475,8 @@ def _write_tiff(
 # size of the second buffer for libraries that reject a stream longer than the buffer
 _SLACK_FACTOR = 2
 _SLACK_BYTES = 4096
+_MAX_SURPLUS_BYTES = 1 << 20
+"""Decoded bytes behind a segment that are checked."""
 
 
 def copy(data: Any, buffer: NDArray[np.uint8]) -> int:
@@ -485,13 +487,18 @@ def copy(data: Any, buffer: NDArray[np.uint8]) -> int:
 
 
 def deflate(data: Any, buffer: Any) -> int:
-    """Inflate a zlib stream, even without its final checksum."""
+    """Inflate a zlib stream, even without its final checksum; a wrong one is an error."""
     try:
         return len(imagecodecs.deflate_decode(data, out=buffer))
     except RuntimeError:
         # libdeflate has the same error for "longer than the buffer", "no checksum" and garbage
         inflater = zlib.decompressobj()
-        return copy(inflater.decompress(data, buffer.size) if buffer.size else b"", buffer)
+        n_bytes = copy(inflater.decompress(data, buffer.size) if buffer.size else b"", buffer)
+        # damage before it may show only there, by the checksum at the latest
+        surplus = inflater.decompress(inflater.unconsumed_tail, _MAX_SURPLUS_BYTES)
+        if surplus and not (inflater.eof or inflater.unconsumed_tail):
+            raise ValueError("the stream is longer than its segment, and has no end") from None
+        return n_bytes
 
 
 def lzw(data: Any, buffer: Any) -> int:

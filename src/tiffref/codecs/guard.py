@@ -295,7 +295,10 @@ START_OF_JPEG, END_OF_JPEG = b"\xff\xd8", b"\xff\xd9"
 
 
 def _has_jpegxr_end(data: Any) -> bool:
-    """Return whether the image of a JPEG XR file ends within the bytes (ITU-T T.832, Annex A)."""
+    """Return whether the image of a JPEG XR file ends within the bytes (ITU-T T.832, Annex A).
+
+    The alpha channel follows it; jxrlib writes its end instead of its byte count.
+    """
 
     def number(at: int, n_bytes: int) -> int:
         return int.from_bytes(data[at : at + n_bytes], "little")
@@ -303,8 +306,9 @@ def _has_jpegxr_end(data: Any) -> bool:
     first = number(4, 4)
     places = range(first + 2, first + 2 + 12 * min(number(first, 2), 64), 12)
     entries = {number(at, 2): number(at + 8, 4) for at in places}
-    offset, length = entries.get(0xBCC0, 0), entries.get(0xBCC1, 0)
-    return offset + length <= len(data)
+    image, n_image, alpha, n_alpha = (entries.get(tag, 0) for tag in range(0xBCC0, 0xBCC4))
+    end_of_alpha = n_alpha if n_alpha > alpha else alpha + n_alpha
+    return max(image + n_image, end_of_alpha) <= len(data)
 
 
 HAVE_END: dict[str, Callable[[Any], bool]] = {
