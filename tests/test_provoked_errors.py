@@ -256,6 +256,8 @@ $ info zip://nope.tif::pack.tif  # 3
   tiffref: error: zip://nope.tif::pack.tif: no such file
 $ info S3://bucket/a.tif  # 3
   tiffref: error: S3://bucket/a.tif: no file system is known for S3://. Did you mean s3://?
+$ info HTTP://host/a.tif  # 3
+  tiffref: error: HTTP://host/a.tif: no file system is known for HTTP://. Did you mean http://?
 $ info htp://host/a.tif  # 3
   tiffref: error: htp://host/a.tif: no file system is known for htp://. Did you mean http://?
 $ info http:/host/a.tif  # 3

@@ -368,7 +368,7 @@ def unreadable(url: str, error: BaseException, what: str = "cannot be read") -> 
     name = type(error).__name__
     scheme = url.rpartition("::")[2].partition("://")[0]
     if reason.startswith("Protocol not known"):
-        close = difflib.get_close_matches(scheme, _SCHEMES, 1, 0.5)
+        close = difflib.get_close_matches(scheme.lower(), _SCHEMES, 1, 0.5)
         hint = f"Did you mean {close[0]}://?" if close else None
         return SourceError(f"no file system is known for {scheme}://", url=url, hint=hint)
     unknown = _UNKNOWN_OPTION.search(reason) if isinstance(error, TypeError) else None

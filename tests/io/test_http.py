@@ -16,6 +16,9 @@ from tiffref.model.manifest import Source
     [
         (206, {"content-range": "bytes 0-9/100", "content-length": "10"}, 100),
         (206, {"content-range": "bytes 0-9/*"}, None),
+        (206, {"content-range": f"bytes 0-9/{1 << 70}"}, None),
+        (206, {"content-range": "bytes 0-9/\u00b2"}, None),
+        (200, {"content-length": "\u00b2"}, None),
         (200, {"content-length": "100"}, 100),
         (416, {"content-range": "bytes */100"}, 100),
         (206, {}, None),
@@ -25,6 +28,24 @@ def test_answers_say_how_large_an_object_is(
     status: int, headers: dict[str, str], size: int | None
 ) -> None:
     assert Response(status, headers, b"").source("u") == Source("u", size)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("bytes 5-9/100", (5, 9, 100)),
+        ("Bytes  5-9 / 100", (5, 9, 100)),
+        ("bytes=5-9/100", (5, 9, 100)),
+        ("bytes 00005-00009/0100", (5, 9, 100)),
+        ("bytes 5-9/*", (5, 9, None)),
+        ("bytes */100", (-1, -2, 100)),
+        ("bytes 5-9", (-1, -2, None)),
+        ("bytes 5-9/100, bytes 0-4/100", (-1, -2, None)),
+        (f"bytes 0-{1 << 70}/{1 << 71}", (-1, -2, None)),
+    ],
+)
+def test_which_bytes_an_answer_has(text: str, expected: tuple[int, int, int | None]) -> None:
+    assert Response(206, {"content-range": text}, b"").content_range == expected
 
 
 def test_answers_say_when_and_by_which_tag() -> None:

@@ -52,6 +52,7 @@ def test_local_and_open_files_give_the_same(path: Path) -> None:
         {},
         {"size": None, "mtime": None, "etag": None},
         {"mtime": 1_700_000_000.0005, "etag": None},
+        {"etag": 'W/"abc'},  # of a server that compresses other responses
         {"mtime": 1.0},  # of another server of a mirror: the tag says that the bytes are the same
     ],
 )
@@ -65,6 +66,8 @@ def test_sources_that_are_the_same(now: dict[str, Any]) -> None:
     [
         ({"size": 99}, "got size 99, expected size 100"),
         ({"etag": "def"}, "got ETag def, expected ETag abc"),
+        ({"etag": 'W/"def'}, 'got ETag W/"def, expected ETag abc'),
+        ({"etag": 'W/"abc', "mtime": 1.0}, "got mtime 1970"),
         (
             {"etag": None, "mtime": 1.0},
             r"got mtime 1970-01-01 00:00:01.*, expected mtime 2023",

@@ -231,6 +231,10 @@ def test_caches_of_missing_files_and_folders(
     for missing in (url, f"{url.partition('::')[0]}::file://{folder}/none.tif"):
         with pytest.raises(MissingSource):
             tiffref.scan(missing, storage_options=options)
+    server.files["/a.tif"], server.probability = b"", 1.0
+    server.answers_head, server.pick_fault = False, lambda: "status 403"  # type: ignore[method-assign]
+    with pytest.raises(SourceError, match="HTTP status 403"):
+        tiffref.scan(url, storage_options=options)
 
 
 def test_copies_cut_short(cached: tuple[str, dict], tmp_path: Path) -> None:

@@ -312,6 +312,16 @@ def test_messages_have_no_signature(far: Server) -> None:
     assert "SECRET" not in str(caught.value) and "127.0.0.1:9/a.tif" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("query", "hint"), [("?sig=SECRET", "may be wrong or out of date"), ("", "needs credentials")]
+)
+def test_a_refused_signature_may_be_out_of_date(far: Server, query: str, hint: str) -> None:
+    far.status = 403
+    with pytest.raises(SourceError, match="HTTP status 403") as caught:
+        tiffref.scan(f"{far.url}/a.tif{query}")
+    assert hint in str(caught.value.hint)
+
+
 def test_ranges_of_unknown_total_are_read(far: Server) -> None:
     far.total = False
     references = tiffref.scan(f"{far.url}/a.tif")
@@ -319,9 +329,12 @@ def test_ranges_of_unknown_total_are_read(far: Server) -> None:
     assert references.sources[0].size
 
 
-@pytest.mark.parametrize("encoding", [None, "identity", "Identity", ""])
+@pytest.mark.parametrize("encoding", [None, "identity", "Identity", "", "aws-chunked", "utf-8"])
 @pytest.mark.parametrize("unit", ["bytes", "Bytes"])
 def test_answers_in_capital_letters_are_read(far: Server, unit: str, encoding: str | None) -> None:
-    """Units of ranges and names of encodings have no case (RFC 9110, sections 8.4.1 and 14.1)."""
+    """Units of ranges and names of encodings have no case (RFC 9110, sections 8.4.1 and 14.1).
+
+    Object stores repeat whatever an upload named as the encoding.
+    """
     far.unit, far.encoding = unit, encoding
     assert ZarrTiffStore(tiffref.scan(f"{far.url}/a.tif"))[...].any()

@@ -20,6 +20,7 @@ from typing import Any
 
 from ..errors import MissingSource, SourceError, UntrustedSource, safe_cause, unreadable
 from ..model.manifest import Source
+from ..signatures import public_url
 from .clients import UNKNOWN_SIZE_BYTES, run_coroutine, time_limit_s, with_timeout
 from .source import check_unchanged, is_weak_etag, wrong_length_error
 
@@ -33,8 +34,8 @@ _STATUS_HINTS = {
 }
 _NO_RANGES = "the server does not support range requests"
 
-RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Statuses worth a retry; 404 and 403 are not."""
+RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 525)})
+"""Statuses worth a retry; 404 and 403 are not. Those from 520 are Cloudflare's."""
 _REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 5
 _MAX_WHOLE_BYTES = 1 << 20
@@ -44,7 +45,11 @@ _READ_BUFFER_BYTES = 1 << 20
 _MAX_CONCURRENT = 64
 _STALL_S = 30.0
 _SLOWEST_BYTES_PER_S = 1 << 14
-_SPAN = re.compile(r"bytes (\d{1,18})-(\d{1,18})/", re.IGNORECASE)
+_CONTENT_RANGE = re.compile(
+    r"bytes[ =]+(?:(\d{1,18})-(\d{1,18})|\*) ?/ ?(?:(\d{1,18})|\*)", re.IGNORECASE | re.ASCII
+)
+_COMPRESSIONS = frozenset({"br", "compress", "deflate", "gzip", "x-compress", "x-gzip", "zstd"})
+"""Content codings that change the bytes. Others are "aws-chunked" of some stores, and mistakes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +82,24 @@ class Response:
     headers: Mapping[str, str]
     body: bytes
 
+    @property
+    def content_range(self) -> tuple[int, int, int | None]:
+        """First and last byte of the body in the object (-1, -2 if unknown), and its size."""
+        match = _CONTENT_RANGE.fullmatch(self.headers.get("content-range", "").strip())
+        first, last, size = match.groups() if match else (None, None, None)
+        return int(first or -1), int(last or -2), None if size is None else int(size)
+
     def source(self, url: str) -> Source:
         """Return size, modification time and ETag of the object from the headers."""
-        total = self.headers.get("content-range", "").rpartition("/")[2]
+        size = self.content_range[2]
         if self.status == 200:
-            total = self.headers.get("content-length", "")
+            length = self.headers.get("content-length", "")
+            size = int(length) if length.isdecimal() else None
         modified = self.headers.get("last-modified")
         etag = self.headers.get("etag")
         return Source(
             url,
-            int(total) if total.isdigit() else None,
+            size,
             _parse_date(modified) if modified else None,
             etag.strip('"') if etag else None,
         )
@@ -142,11 +155,10 @@ class HttpFile:
         if response.status == 200:
             raise _status_error(response, self.url, _NO_RANGES, expected="HTTP status 206")
         _check_status(response, self.url, 206)
-        content_range = response.headers.get("content-range", "")
-        total = content_range.rpartition("/")[2].strip()
-        if total == "*":  # size not given here, but HEAD may give it
-            total = str(self.state().size)
-        if not content_range.lower().startswith("bytes 0-") or not total.isdigit():
+        first, _, size = response.content_range
+        if first == 0 and size is None:  # but HEAD may give it
+            size = self.state().size
+        if first != 0 or size is None:
             raise SourceError(
                 "the server does not report the size of the file",
                 url=self.url,
@@ -154,10 +166,10 @@ class HttpFile:
                 got=response.headers.get("content-range"),
                 expected=f"bytes 0-{length - 1}/SIZE",
             )
-        n_bytes = min(length, int(total))
+        n_bytes = min(length, size)
         if len(response.body) != n_bytes:
             raise wrong_length_error(self.url, 0, length, len(response.body), n_bytes)
-        return replace(response.source(self.url), size=int(total)), response.body
+        return replace(response.source(self.url), size=size), response.body
 
     def read_ranges(
         self, ranges: Sequence[tuple[int, int]], expected: Source | None = None
@@ -186,8 +198,8 @@ class HttpFile:
         response = await self._request("GET", headers, length, max_whole=1)
         if response.status in RETRIED_STATUSES:
             _check_status(response, self.url, 206)
-        span = _SPAN.match(response.headers.get("content-range", ""))
-        n_bytes = int(span[2]) - int(span[1]) + 1 if span else 0
+        first, last, _ = response.content_range
+        n_bytes = last - first + 1
         if response.status == 206 and len(response.body) < n_bytes:
             error = wrong_length_error(self.url, 0, length, len(response.body), n_bytes)
             raise _TransientError(error)
@@ -257,15 +269,13 @@ class HttpFile:
 
     def _check_range(self, response: Response, offset: int, length: int) -> None:
         got = response.headers.get("content-range", "")
-        span, _, total = got.lower().removeprefix("bytes ").partition("/")
+        first, end, size = response.content_range
         last = offset + length - 1
-        if total.isdigit():
-            last = min(last, int(total) - 1)
-        elif total.strip() == "*":  # the server does not know the size of the object
-            first, _, end = span.strip().partition("-")
-            is_short = first == str(offset) and end.isdigit() and int(end) < last
-            last = int(end) if is_short else last
-        if span.strip() != f"{offset}-{last}":
+        if size is not None:
+            last = min(last, size - 1)
+        elif first == offset:  # the object may end here: the server does not know its size
+            last = min(last, end)
+        if (first, end) != (offset, last):
             what = f"the response for bytes {offset} to {offset + length} is another"
             error = SourceError(
                 f"{what} part of the file",
@@ -422,7 +432,7 @@ async def _read_body(response: Any, max_bytes: int, max_whole: int, method: str)
         return b""
     encoding = response.headers.get("Content-Encoding", "")
     is_asked_for = response.request_info.headers["Accept-Encoding"] != "identity"
-    if encoding.strip().lower() not in ("", "identity") and not is_asked_for:
+    if not is_asked_for and _COMPRESSIONS & set(re.split(r"[\s,]+", encoding.lower())):
         raise SourceError(
             "the server compresses the file, so that byte ranges cannot be read",
             url=str(response.url),
@@ -471,6 +481,8 @@ def _status_error(
     status = response.status
     kind = MissingSource if status in (404, 410) else SourceError
     hint = _STATUS_HINTS.get(status)
+    if hint == _CREDENTIALS and public_url(url) != url:
+        hint = "Its signature or password may be wrong or out of date: get a new address."
     error = kind(what, url=url, got=f"HTTP status {status}", hint=hint, **fields)
     error.status = status
     return error
@@ -478,7 +490,7 @@ def _status_error(
 
 def _parse_delay(text: str) -> float:
     """Return the delay of a Retry-After header, in seconds; the header may be a date."""
-    if text.isdigit():
+    if text.isdecimal():
         return float(text)
     moment = _parse_date(text) if text else None
     return 0.0 if moment is None else max(0.0, moment - time.time())

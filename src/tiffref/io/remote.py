@@ -16,6 +16,7 @@ Google Cloud Storage JSON API, Objects: get (generation).
 from __future__ import annotations
 
 import bisect
+import contextlib
 import functools
 import itertools
 import os
@@ -25,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import SourceError, StaleSource, UntrustedSource
+from ..errors import MissingSource, SourceError, StaleSource, UntrustedSource
 from ..model.manifest import Source
 from .allow import AllowList, is_local
 from .clients import (
@@ -108,10 +109,15 @@ class RemoteFile(ByteSource):
             with self.fs.open(self._path, "rb") as file:  # fetches it, unless there is a copy
                 return os.fstat(file.fileno())
 
-        url = self.source.url
-        with typed_errors(url):
+        url, http = self.source.url, self._http_state
+        copy: os.stat_result | None = None
+        with typed_errors(url), contextlib.suppress(*[FileNotFoundError] if http else []):
             n_bytes = now.size or UNKNOWN_SIZE_BYTES
             copy = call_with_timeout(self.fs, url, n_bytes, find_copy)
+        if copy is None:
+            if http:  # fsspec reports any HTTP status as a missing file
+                http.open(1)
+            raise MissingSource("no such file", url=url)
         if now.size in (None, copy.st_size) and copy.st_mtime >= (now.mtime or 0):
             return replace(now, size=copy.st_size)
         raise StaleSource(

@@ -359,7 +359,8 @@ def check_unchanged(recorded: Source | None, now: Source) -> None:
     Values unknown on either side are skipped.
 
     If strong ETags are equal, the bytes are equal (RFC 9110, section 8.8.3). The modification time
-    may then differ, as it does between the servers of a mirror.
+    may then differ, as it does between the servers of a mirror. A weak ETag equals the strong one
+    of the same text: servers that compress some responses weaken theirs.
 
     Raises
     ------
@@ -372,7 +373,7 @@ def check_unchanged(recorded: Source | None, now: Source) -> None:
     is_certain = has_etags and recorded.etag == now.etag and not is_weak_etag(recorded.etag)
     comparisons = [
         ("size", recorded.size, now.size, recorded.size == now.size),
-        ("ETag", recorded.etag, now.etag, recorded.etag == now.etag),
+        ("ETag", recorded.etag, now.etag, _opaque(recorded.etag) == _opaque(now.etag)),
         ("mtime", recorded.mtime, now.mtime, is_certain or _is_same_time(recorded, now)),
     ]
     for name, before, after, is_same in comparisons:
@@ -411,6 +412,10 @@ def _describe(name: str, value: object) -> str:
 def is_weak_etag(etag: str | None) -> bool:
     """Return whether an ETag is absent or weak: equal weak ETags do not mean equal bytes."""
     return etag is None or etag.startswith("W/")
+
+
+def _opaque(etag: str | None) -> str:
+    return (etag or "").removeprefix("W/").strip('"')
 
 
 def _is_same_time(recorded: Source, now: Source) -> bool:
