@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -394,6 +395,42 @@ def test_a_selected_level_is_compared(tmp_path: Path, zarr_format: int, axes: An
     first, second = [key for key in document["refs"] if re.search(r"image/[\d./c]+$", key)][:2]
     document["refs"][first] = document["refs"][second]
     assert codes(validate(document, pixels="all")) == ["pixels"]
+
+
+@pytest.mark.parametrize(
+    ("form", "byteorder"), [("json2", "<"), ("json2", ">"), ("json3", ">"), ("parquet", "<")]
+)
+@pytest.mark.parametrize(("axes", "series"), [("as-stored", None), ("bands-first", 0)])
+def test_selected_pages_are_compared(
+    tmp_path: Path, form: str, byteorder: Any, axes: Any, series: int | None
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 999, (3, 40, 50, 3), np.uint16)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, pixels, byteorder=byteorder, photometric="rgb", tile=(32, 32),
+                     compression="zlib")  # fmt: skip
+    keys: dict[Any, int] = {-1: 1, (2,): 1, (2, 0): 2, slice(1, None): 2, slice(None, None, -2): 2}
+    for key, n_pages in keys.items():
+        references = tiffref.scan(path, key=key, series=series, axes=axes)
+        document: Any = references.to_kerchunk(3 if form == "json3" else 2)
+        if form == "parquet":
+            document = tmp_path / f"{len(list(tmp_path.iterdir()))}.parq"
+            references.to_parquet(document)
+        report = validate(document, pixels="all")
+        assert (report.findings, report.n_chunks_compared) == ([], 4 * n_pages)
+        others = tiffref.scan(path, key=[1] * n_pages, series=series, axes=axes)
+        assert codes(validate(replace(others, series=references.series), pixels="all")) == ["pixels"]
+
+
+def test_the_pages_of_a_sequence_are_compared(tiles: Path) -> None:
+    for path in tiles.glob("r*.tif"):
+        with tifffile.TiffWriter(path, append=True) as tif:
+            tif.write(tifffile.imread(path) + 1, tile=(16, 16), compression="zlib")
+    names = str(tiles / "r{row}_c{column}.tif")
+    references = tiffref.scan_sequence(names, key=1)
+    report = validate(references, pixels="all")
+    assert (report.findings, report.n_chunks_compared) == ([], 4 * 12)
+    other = tiffref.scan_sequence(names, key=0)
+    assert codes(validate(replace(other, series=references.series), pixels="all")) == ["pixels"]
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])

@@ -87,14 +87,16 @@ def _decoder_of_level(
     """Return the decoder of a level; `images` are the positions of its image, if there are any."""
     series = images[position]
     axes, dims = str(series.get("axes", "")), list(array.dims)
-    image: Any = int(series["index"]), level
+    pages = series.get("pages", series.get("planes"))
+    has_index = not series.keys() & {"pages", "well"}
+    image: Any = int(series["index"]) if has_index else None, level if pages is None else pages
     n_new, order, is_part = None, None, False
-    if series.get("kind") == "page":
+    if series.get("kind") == "page" and (pages is None or {"planes", "well"} <= series.keys()):
         image = "pages selected with key="
     elif "well" in series:
         n_new = len(dims) - len(axes)
-        is_file = "".join(dims[n_new:]).upper() == axes and set(array.chunks[:n_new]) <= {1}
-        image = (None, level) if is_file else "the axes of the files are in another order"
+        if "".join(dims[n_new:]).upper() != axes or not set(array.chunks[:n_new]) <= {1}:
+            image = "the axes of the files are in another order"
     elif "sequence" in series:
         n_new = len(series["sequence"]["dims"])
         if dims[:n_new] != [*series["sequence"]["dims"]]:
@@ -124,8 +126,9 @@ class ReferenceDecoder:
     array
         The array to compare with.
     image
-        Series and level of the image in each file, None for the only series; a text that says why
-        they are unknown; None for arrays that are not images, such as coordinates.
+        Series of the image in each file, None for the only one, and its level, or the text of the
+        key of its pages; a text that says why they are unknown; None for arrays that are not
+        images, such as coordinates.
     n_new
         Number of new axes of a sequence of files; None if tifffile reads the whole array from the
         first file: one TIFF, or an OME-TIFF set.
@@ -138,7 +141,7 @@ class ReferenceDecoder:
     """
 
     array: Array
-    image: tuple[int | None, int] | str | None
+    image: tuple[int | None, int | str] | str | None
     n_new: int | None
     options: Mapping[str, Any]
     order: tuple[int, ...] | None = None
@@ -225,7 +228,7 @@ class ReferenceDecoder:
             self._images[source] = self._read(self.array.manifest.sources[source].url, *image)
         return self._images[source]
 
-    def _read(self, url: str, series: int | None, level: int) -> Any:
+    def _read(self, url: str, series: int | None, level: int | str) -> Any:
         """Return the image of a file as an array; a lazy Zarr array if it is large."""
         import tifffile
 
@@ -237,12 +240,16 @@ class ReferenceDecoder:
                 source = stack.enter_context(closing(open_source(url, self.options)))
                 file: Any = SourceFile(source)
                 tif = stack.enter_context(tifffile.TiffFile(file, name=url))
+                shape = self.array.shape[self.n_new or 0 :]
+                if isinstance(level, str):
+                    if math.prod(shape) * self.array.dtype.itemsize > _MAX_DECODED_BYTES:
+                        return "a large selection of pages"
+                    return self._arrange(tif.asarray(key=_parse_key(level), series=series), "")
                 if series is None and len(tif.series) > 1:
                     return "the files have several images"
                 levels = tif.series[series or 0].levels
                 empty = [self._arrange(np.broadcast_to(b"", x.shape), x.axes) for x in levels]
                 shapes = [pixels.shape for pixels in empty]
-                shape = self.array.shape[self.n_new or 0 :]
                 # a level selected with level= is the first of its document
                 image = levels[shapes.index(shape) if shape in shapes else level]
                 if image.nbytes <= _MAX_DECODED_BYTES:
@@ -262,6 +269,13 @@ class ReferenceDecoder:
         if self.position is not None and "R" in axes:
             pixels = pixels[(slice(None),) * axes.index("R") + (self.position,)]
         return pixels if self.order is None else pixels.transpose(self.order)
+
+
+def _parse_key(text: str) -> slice | list[int]:
+    """Return the pages that the text of a key selects, such as "4,1" or "0:10:2"."""
+    if ":" in text:
+        return slice(*(int(part) if part else None for part in text.split(":")))
+    return [int(part) for part in text.split(",")]
 
 
 def _describe_failure(error: Exception) -> str:

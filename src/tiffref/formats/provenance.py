@@ -51,7 +51,7 @@ _SEAL = re.compile("[0-9a-f]{64}")
 _SHARED = "size"
 """The field that a copy of a file shares; times and ETags depend on the server."""
 _SERIES = {"index": int, "kind": str, "name": str, "axes": str, "levels": list, "sequence": dict,
-           "damaged": str}  # fmt: skip
+           "damaged": str, "pages": str, "planes": str}  # fmt: skip
 _LEVEL = {"path": str, "refused": str}
 _SEQUENCE = {"dims": list, "files": int, "pattern": _TEXT, "formats": dict, "concat": dict,
              "time_from": _TEXT, "n_holes": int, "unreadable": list}  # fmt: skip

@@ -210,6 +210,8 @@ def _scan(source: Any, options: _Options, stack: ExitStack) -> tuple[References,
     damage = _report_findings(file, options)
     if damage:
         provenance[0]["damaged"] = damage
+    if options.key is not None:
+        provenance[0]["pages" if options.series is None else "planes"] = _format_key(options.key)
     group = describe(facts, names, arrays, options.report)
     return References(group, provenance), facts
 
@@ -395,6 +397,14 @@ def _indices(key: Any, n: int, url: str) -> list[int]:
     if not indices:
         raise SelectionError("key selects no page", url=url, got=key, expected="at least one page")
     return indices
+
+
+def _format_key(key: int | slice | Sequence[int]) -> str:
+    """Return the text of a key: "3", "4,1" or "0:10:2"."""
+    if isinstance(key, slice):
+        parts = (key.start, key.stop, key.step)
+        return ":".join("" if part is None else str(int(part)) for part in parts)
+    return ",".join(str(int(n)) for n in np.atleast_1d(key))  # type: ignore[arg-type]
 
 
 # ---- arrays
