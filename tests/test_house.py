@@ -19,9 +19,6 @@ MODULES = sorted(path for path in ROOT.rglob("*.py") if path.name != "__init__.p
 
 MAX_BODY_LINES = 60
 MAX_PARAMETERS = 12
-AS_OTHERS_HAVE_IT = frozenset({"scan"})
-"""What takes tifffile's arguments by name, beside our own."""
-
 TESTED_ELSEWHERE = {
     "codecs/segment": "codecs/test_zarr_codecs",
     "metadata/layout": "metadata/test_describe",
@@ -95,7 +92,7 @@ def test_functions_fit_on_a_screen(path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(PUBLIC))
 def test_public_functions_take_few_parameters(name: str) -> None:
     value: Any = PUBLIC[name]
-    if name.rpartition(".")[2] in AS_OTHERS_HAVE_IT or is_plain_class(value):
+    if is_plain_class(value):
         return
     if getattr(value, "__module__", "").startswith("tifffile"):
         return

@@ -423,21 +423,25 @@ class CollectedWarnings(list[str]):
 _collected: ContextVar[CollectedWarnings | None] = ContextVar("collected", default=None)
 
 
-def warn(warning: Warning, stacklevel: int = 1) -> None:
-    """Issue a warning, or add its message to `collect_warnings` of this thread.
+_OWN_MODULES = f"{__package__}."
+
+
+def warn(warning: Warning) -> None:
+    """Issue a warning for the line that called this package, or add it to `collect_warnings`.
 
     Parameters
     ----------
     warning
         A warning of this package, such as `MetadataWarning`.
-    stacklevel
-        As in `warnings.warn`: 1 is the caller of this function.
     """
     collected = _collected.get()
     if collected is not None and isinstance(warning, TruncationWarning):
         collected.truncation = collected.truncation or str(warning)
     if collected is None:
-        warnings.warn(warning, stacklevel=stacklevel + 1)
+        n_own, frame = 0, inspect.currentframe()
+        while frame is not None and str(frame.f_globals.get("__name__")).startswith(_OWN_MODULES):
+            n_own, frame = n_own + 1, frame.f_back
+        warnings.warn(warning, stacklevel=n_own + 1)
     elif len(collected) < _MAX_COLLECTED:
         collected.append(str(warning))
 
@@ -525,6 +529,6 @@ def raise_finding(finding: Finding) -> None:
     """
     if finding.code == "provenance":
         what = f"{finding.what}. Changes of the files since they were scanned are not noticed."
-        warn(MetadataWarning(what), stacklevel=3)
+        warn(MetadataWarning(what))
     if finding.severity == "error" and finding.code not in _TOLERATED:
         raise finding.to_error()

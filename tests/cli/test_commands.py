@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from sequences import geo_tags, pixels, write
 from tiffref import References
 from tiffref.cli import COMMANDS, build_parser, main
 from tiffref.sequences import stack
+from tiffref.tiff.scan import ScanOptions
 
 
 @pytest.fixture
@@ -130,7 +132,8 @@ def refs(name: str) -> dict:
 
 def test_scan_takes_what_the_function_takes() -> None:
     options = build_parser()._subparsers._group_actions[0].choices["scan"].options()  # type: ignore[union-attr]
-    names = {name for name in inspect.signature(tiffref.scan).parameters if name != "source"}
+    of_function = inspect.signature(tiffref.scan).parameters.keys() - {"source", "options"}
+    names = of_function | {field.name for field in fields(ScanOptions)}
     spelled = {f"--{name.replace('_', '-')}" for name in names}
     spelled -= {"--storage-options", "--progress"}  # progress is shown on every terminal
     assert spelled <= set(options)

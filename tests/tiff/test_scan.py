@@ -361,8 +361,9 @@ class TestBadInput:
         n = int.from_bytes(raw[first : first + 2], "little")
         raw[first + 2 + 12 * n : first + 6 + 12 * n] = raw[4:8]
         path.write_bytes(raw)
-        with pytest.warns(tiffref.MetadataWarning, match="returns to an earlier one"):
+        with pytest.warns(tiffref.MetadataWarning, match="returns to an earlier one") as shown:
             references = tiffref.scan(path)
+        assert {warning.filename for warning in shown} == {__file__}
         assert len(references.series) == 1
         with pytest.raises(MalformedTiff, match="returns to an earlier one"):
             tiffref.scan(path, strict=True)
@@ -529,8 +530,9 @@ def test_a_stack_that_is_cut_off(tmp_path, n_missing):
     n_lost = -(-n_missing // 3072)
     with pytest.raises(MalformedTiff, match="24 planes"):
         tiffref.scan(path)
-    with pytest.warns(tiffref.TruncationWarning):
+    with pytest.warns(tiffref.TruncationWarning) as shown:
         references = tiffref.scan(path, allow_holes=True)
+    assert {warning.filename for warning in shown} == {__file__}
     (level,) = references.series[0]["levels"]
     assert level["missing_pages"] == n_lost
     got = open_group(references)["image"][...]

@@ -28,7 +28,7 @@ from ..io.atomic import open_atomic
 from ..io.urls import check_address, has_scheme, local_path, shared_folder, to_document_url
 from ..sequences.inputs import find_files, natural_key, read_fields, read_plain
 from ..sequences.stack import SequenceOptions, scan_sequence
-from ..tiff.scan import scan
+from ..tiff.scan import ScanOptions, scan
 from .executors import JobQueue, Pool, check_pool_options, open_pool
 from .index import INDEX, INDEX_SEAL, field_types, import_pyarrow, seal_index, write_index
 from .stac import write_stac
@@ -591,7 +591,7 @@ def _check_options(format: str, more: BuildOptions, stack: bool, group_by: Seque
     for given in (format, more.stack_format):
         if given not in FORMATS:
             raise SelectionError("unknown format", got=repr(given), expected=sorted(FORMATS))
-    check_arguments(more.scan_options or (), scan)
+    check_arguments(more.scan_options or (), scan, ScanOptions)
     check_arguments(more.stack_options or (), scan_sequence, SequenceOptions)
     if group_by and not stack:
         raise SelectionError("group_by needs combined sets", hint="Add stack=True (--stack).")

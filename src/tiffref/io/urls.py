@@ -67,7 +67,7 @@ def warn_about_signatures(urls: Iterable[str], *, is_kept: bool = False) -> None
         "(storage_options), or write it with keep_signature=True"
     )
     more = f" (and {len(signed) - 1} more)" if len(signed) > 1 else ""
-    warn(MetadataWarning(f"{public_url(signed[0])}{more} {what}"), stacklevel=3)
+    warn(MetadataWarning(f"{public_url(signed[0])}{more} {what}"))
 
 
 _IPV6 = re.compile(r"(?<=[/@]\[)[\da-f:.]*::[\da-f:.]*(?=\])", re.IGNORECASE)
@@ -118,7 +118,7 @@ def warn_about_chains(urls: Iterable[str]) -> None:
     if chained:
         what = "is inside another file: engine='kerchunk' and other readers of kerchunk documents"
         hint = "cannot open it; engine='tiffref' and ZarrTiffStore can"
-        warn(MetadataWarning(f"{chained[0]} {what} {hint}", url=chained[0]), stacklevel=3)
+        warn(MetadataWarning(f"{chained[0]} {what} {hint}", url=chained[0]))
 
 
 def to_full_url(url: str) -> str:

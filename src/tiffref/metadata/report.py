@@ -46,7 +46,7 @@ class Report:
         """Warn that pixels are missing, or raise the error in strict mode."""
         if self.is_strict:
             raise error
-        warn(TruncationWarning(f"{error} {more}".rstrip()), stacklevel=3)
+        warn(TruncationWarning(f"{error} {more}".rstrip()))
 
     def note(self, key: str, what: str, *, hint: str) -> None:
         """Warn of a limitation that is not a fault of the file; never an error."""
@@ -56,7 +56,7 @@ class Report:
         defect = f"{error.tag}", error.what
         if defect not in self.defects:
             self.defects.append(defect)
-            warn(MetadataWarning(str(error), url=self.url, key=defect[0]), stacklevel=4)
+            warn(MetadataWarning(str(error), url=self.url, key=defect[0]))
 
 
 @dataclass(slots=True)

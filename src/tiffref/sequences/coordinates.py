@@ -318,7 +318,7 @@ def warn_of_differing(names: Collection[str], groups: Mapping[str, Group]) -> No
             what = "files differ in coordinates (pixel sizes, times, channels)"
             hint = "Those of the first file are used: stack only files that have the same."
             error = ManifestMismatch(what, url=url, got=first_few(found), hint=hint)
-            warn(MetadataWarning(str(error), url=url, key=found[0]), stacklevel=5)
+            warn(MetadataWarning(str(error), url=url, key=found[0]))
             return
 
 

@@ -222,13 +222,13 @@ def scan_sequence(
     if masked:
         what = f"The masks of {len(masked)} of {len(parts)} files are left out: {first_few(masked)}"
         hint = "If all files have a mask, series=None also stacks masks, series=1 only masks."
-        warn(MetadataWarning(f"{what}. {hint}"), stacklevel=2)
+        warn(MetadataWarning(f"{what}. {hint}"))
     if repeated := members_of_sets(parts):
         what = f"{len(repeated)} of {len(parts)} files are read with other files of the list"
         hint = (
             "They are sets, such as OME-TIFF: their planes are repeated. Scan one file of each set."
         )
-        warn(MetadataWarning(f"{what}: {first_few(repeated)}. {hint}"), stacklevel=2)
+        warn(MetadataWarning(f"{what}: {first_few(repeated)}. {hint}"))
     for n, bands in enumerate(_without_differing_units(listed.bands)):
         if bands and (part := parts[n]) is not None:
             report = Report(part.url)

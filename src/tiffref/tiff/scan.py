@@ -8,7 +8,6 @@ depends only on the file and the options.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -22,8 +21,8 @@ from ..errors import (
     SelectionError,
     TiffrefError,
     TruncationWarning,
+    check_arguments,
     no_such_index,
-    rejects_unknown_arguments,
     warn,
 )
 from ..io.progress import Progress, ProgressCounter, scan_progress
@@ -56,21 +55,40 @@ _MAX_REPORTED = 8
 """Number of findings to warn of."""
 
 
-@dataclass(slots=True)
-class _Options:
-    """Options of `scan`, and the report of the file's defects."""
+@dataclass(slots=True, kw_only=True)
+class ScanOptions:
+    """Further options of `scan`, given by name.
+
+    Attributes
+    ----------
+    chunkmode
+        By default, contiguous uncompressed strips and pages are joined into chunks of a few MiB.
+        "strile" or "tile" makes one chunk of each strip or tile, as stored.
+    sidecars
+        Read the files beside the TIFF, as GDAL does: world file, RPC, .aux.xml, .ovr and .msk. By
+        default this is done for local files only, since each costs a request elsewhere.
+    progress
+        Called with the number of directories and of bytes read so far; an error that it raises
+        ends the scan. True shows both on a terminal.
+    """
+
+    chunkmode: Any = None
+    sidecars: bool | None = None
+    progress: Progress | bool | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Options(ScanOptions):
+    """All options of `scan`, and the report of the file's defects."""
 
     series: int | None = None
     level: int | None = None
     key: int | slice | Sequence[int] | None = None
-    chunkmode: Any = None
     fillvalue: Any = None
     layout: str = "dataset"
     strict: bool = False
     allow_holes: bool = False
-    sidecars: bool | None = None
     storage_options: Mapping[str, Any] | None = None
-    progress: Progress | bool | None = None
     report: Report = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,23 +104,20 @@ class _Options:
         return self.chunkmode in ("0", "strile", "tile")
 
 
-@rejects_unknown_arguments
 def scan(
     source: Any,
     *,
     series: int | None = None,
     level: int | None = None,
     key: int | slice | Sequence[int] | None = None,
-    chunkmode: Any = None,
     fillvalue: Any = None,
     zattrs: Mapping[str, Any] | None = None,
     layout: str = "dataset",
     axes: str | None = None,
     strict: bool = False,
     allow_holes: bool = False,
-    sidecars: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
-    progress: Progress | bool | None = None,
+    **options: Any,
 ) -> References:
     """Find where the bytes of a TIFF are, and return references to them.
 
@@ -117,9 +132,6 @@ def scan(
         Index of a pyramid level; 0 is full size. By default all levels are scanned.
     key
         Pages to scan instead of a series: an index, a slice or a sequence of indices.
-    chunkmode
-        By default, contiguous uncompressed strips and pages are joined into chunks of a few MiB.
-        "strile" or "tile" makes one chunk of each strip or tile, as stored.
     fillvalue
         Value of missing chunks, instead of the file's nodata value.
     zattrs
@@ -138,14 +150,10 @@ def scan(
         Accept incomplete images. Planes that the metadata lists but that do not exist, or whose
         file is absent, and segments that the end of the file cuts off, stay missing and are counted
         in `References.series`. By default, an incomplete image is an error.
-    sidecars
-        Read the files beside the TIFF, as GDAL does: world file, RPC, .aux.xml, .ovr and .msk. By
-        default this is done for local files only, since each costs a request elsewhere.
     storage_options
         Options of the fsspec file system, if `source` is a URL.
-    progress
-        Called with the number of directories and of bytes read so far; an error that it raises
-        ends the scan. True shows both on a terminal.
+    **options
+        `chunkmode`, `sidecars` and `progress`; see `ScanOptions`.
 
     Returns
     -------
@@ -170,11 +178,11 @@ def scan(
     (512, 768)
     >>> references.write_fsspec("image.json")
     """
+    check_arguments(options, scan, ScanOptions)
     added = check_zattrs(zattrs)
     references, _ = scan_with_facts(
-        source, series=series, level=level, key=key, chunkmode=chunkmode, fillvalue=fillvalue,
-        layout=layout, strict=strict, allow_holes=allow_holes, sidecars=sidecars,
-        storage_options=storage_options, progress=progress,
+        source, series=series, level=level, key=key, fillvalue=fillvalue, layout=layout,
+        strict=strict, allow_holes=allow_holes, storage_options=storage_options, **options,
     )  # fmt: skip
     references = references.with_attributes(**added) if added else references
     return references.with_axes(axes) if axes else references
@@ -182,21 +190,28 @@ def scan(
 
 def scan_with_facts(source: Any, **options: Any) -> tuple[References, FileFacts]:
     """Scan a file like `scan`, and also return the facts read from its tags."""
-    with ExitStack() as stack:
-        return _scan(source, _Options(**options), stack)
-
-
-def _scan(source: Any, options: _Options, stack: ExitStack) -> tuple[References, FileFacts]:
+    checked = _Options(**options)
+    opened: list[Any] = []
     # as text, tifffile's objects read all of the file
     name = source if isinstance(source, str | PathLike) else "an open file"
-    counts = stack.enter_context(scan_progress(options.progress, f"scanning {name}"))
-    file = _open(source, options.storage_options, stack, counts)
+    with scan_progress(checked.progress, f"scanning {name}") as counts:
+        try:
+            file = _open(source, checked.storage_options, opened, counts)
+            return _scan(source, file, checked, opened)
+        finally:
+            for one in reversed(opened):
+                one.close()
+
+
+def _scan(
+    source: Any, file: ImageFile, options: _Options, opened: list[Any]
+) -> tuple[References, FileFacts]:
     options.report.url = file.url
     listing = _select(file, options.series, options.key)
     facts = _file_facts(file, listing)
     is_first = options.key is None and options.series in (None, 0) and file.given is None
     if is_first and has_sidecars(options.sidecars, source):
-        facts = _with_sidecars(file, facts, options, stack)
+        facts = _with_sidecars(file, facts, options, opened)
     if options.level is not None:
         n_levels = len(_pick(facts.series, 0, "series", file.url).levels)
         for series_facts in facts.series[: len(listing.series)]:
@@ -217,14 +232,14 @@ def _scan(source: Any, options: _Options, stack: ExitStack) -> tuple[References,
 
 
 def _with_sidecars(
-    file: ImageFile, facts: FileFacts, options: _Options, stack: ExitStack
+    file: ImageFile, facts: FileFacts, options: _Options, opened: list[Any]
 ) -> FileFacts:
-    """Add the facts of sidecar files, which stay open until the stack is closed."""
+    """Add the facts of sidecar files, which stay open until the end of the scan."""
 
     def facts_of(url: str) -> FileFacts:
         source = open_source(url, options.storage_options, file.reader.source.allow)
-        stack.enter_context(closing(source))
-        other = _open(source, options.storage_options, stack)
+        opened.append(source)
+        other = _open(source, options.storage_options, opened)
         file.sidecars[other.url] = other.reader.source
         return _file_facts(other, _list(other))
 
@@ -271,27 +286,29 @@ def _level_facts(level: Level) -> LevelFacts | Exception:
 def _open(
     source: Any,
     storage_options: Mapping[str, Any] | None,
-    stack: ExitStack,
+    opened: list[Any],
     counts: ProgressCounter | None = None,
 ) -> ImageFile:
-    """Open the file until the stack is closed, with the series that the caller passed in."""
+    """Open the file, with the series that the caller passed in; `opened` is what to close later."""
     if hasattr(source, "filehandle") or hasattr(source, "keyframe"):
-        return _open_tifffile_object(source, stack)
-    opened = open_source(source, storage_options)
-    if opened is not source:
-        stack.callback(opened.close)
+        return _open_tifffile_object(source, opened)
+    data = open_source(source, storage_options)
+    if data is not source:
+        opened.append(data)
     if is_companion(source):
-        return stack.enter_context(closing(Companion(opened, counts)))
-    reader = TiffReader(opened, counts=counts)
-    stack.callback(reader.close)
+        opened.append(file := Companion(data, counts))
+        return file
+    reader = TiffReader(data, counts=counts)
+    opened.append(reader)
     from .vendor import open_vendor
 
     kind = OmeFile if ome_text(reader) is not None else ImageFile
     images = open_vendor(reader) if is_vendor_file(reader) else kind(reader)
-    return stack.enter_context(closing(images))
+    opened.append(images)
+    return images
 
 
-def _open_tifffile_object(source: Any, stack: ExitStack) -> ImageFile:
+def _open_tifffile_object(source: Any, opened: list[Any]) -> ImageFile:
     """Wrap an open file, page or series of tifffile."""
     from tifffile import TiffPageSeries
 
@@ -305,8 +322,8 @@ def _open_tifffile_object(source: Any, stack: ExitStack) -> ImageFile:
         tif = source.parent
         wanted = TiffPageSeries([source], parent=tif, kind="page")
     with tifffile_errors(str(tif.filehandle.path)):
-        vendor = stack.enter_context(closing(wrap_tifffile(tif)))
-        stack.callback(vendor.reader.source.close)
+        vendor = wrap_tifffile(tif)
+        opened += [vendor.reader.source, vendor]
         if wanted is not None:
             vendor.given = vendor.convert([wanted])
             return vendor
@@ -470,7 +487,7 @@ def _report_refusals(
     if options.strict or (is_lost and not options.allow_holes):
         raise refusals[0]
     more = f" {len(refusals) - 1} more levels are left out." if len(refusals) > 1 else ""
-    warn(TruncationWarning(f"A level is left out: {refusals[0]}{more}"), stacklevel=7)
+    warn(TruncationWarning(f"A level is left out: {refusals[0]}{more}"))
 
 
 def _plan_array(
@@ -595,8 +612,8 @@ def _report_findings(file: ImageFile, options: _Options) -> str:
     for finding in reported[:_MAX_REPORTED]:
         text = str(finding.to_error())
         if finding.loses_pixels:
-            warn(TruncationWarning(text), stacklevel=6)
+            warn(TruncationWarning(text))
         else:
-            warn(MetadataWarning(text, url=finding.url, key=str(finding.tag)), stacklevel=6)
+            warn(MetadataWarning(text, url=finding.url, key=str(finding.tag)))
     first.url = None  # it may hold a signature, and readers may use another URL
     return str(first)

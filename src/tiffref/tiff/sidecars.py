@@ -106,7 +106,8 @@ class Sidecars:
 
     def is_missing(self, url: str) -> bool:
         """Return whether a local file does not exist."""
-        return is_local(url) and not os.path.isfile(url)  # noqa: PTH113 - many times a scan
+        # most do not exist, and `access` is twice as fast at that
+        return is_local(url) and not (os.access(url, os.F_OK) and Path(url).is_file())
 
 
 def sidecar_state(url: str) -> list[list[Any]]:

@@ -583,9 +583,9 @@ class ZarrTiffStore(ZarrStore):
 
 
 def _check_options(options: Mapping[str, Any], is_document: bool) -> None:
-    from ..tiff.scan import scan
+    from ..tiff.scan import ScanOptions, scan
 
-    check_arguments(options.keys() - {"read_only"}, ZarrTiffStore, scan)
+    check_arguments(options.keys() - {"read_only"}, ZarrTiffStore, ScanOptions, scan)
     scan_only = sorted(options.keys() - {"axes", "read_only", "sidecars"})
     if is_document and scan_only:
         raise UnknownArgument(f"a store of references has no argument '{scan_only[0]}'")
