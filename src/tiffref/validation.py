@@ -137,7 +137,7 @@ class ReferenceDecoder:
     order
         Permutation from the axes of the image to those of the array; None if equal.
     position
-        Index along the axis R (positions of the stage) of the image; None for all.
+        Index of the image along the axis R (positions of the stage), or else C; None for all.
     """
 
     array: Array
@@ -266,8 +266,9 @@ class ReferenceDecoder:
 
     def _arrange(self, pixels: NDArray, axes: str) -> NDArray:
         """Return the pixels of an image with the axes of the array."""
-        if self.position is not None and "R" in axes:
-            pixels = pixels[(slice(None),) * axes.index("R") + (self.position,)]
+        apart = next((axes.index(axis) for axis in "RC" if axis in axes), None)
+        if self.position is not None and apart is not None:
+            pixels = pixels[(slice(None),) * apart + (self.position,)]
         return pixels if self.order is None else pixels.transpose(self.order)
 
 

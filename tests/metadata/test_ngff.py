@@ -382,9 +382,9 @@ def test_unknown_axis_orders_are_refused(tmp_path):
 def test_axes_that_ome_ngff_does_not_admit(tmp_path):
     import tifffile
 
-    data = np.zeros((2, 5, 20, 31, 3), "u1")
-    tifffile.imwrite(tmp_path / "a.ome.tif", data, photometric="rgb",
-                     metadata={"axes": "CZYXS"})  # fmt: skip
+    data = np.zeros((2, 2, 2, 3, 20, 31), "u1")
+    tifffile.imwrite(tmp_path / "a.ome.tif", data, photometric="minisblack",
+                     metadata={"axes": "TQCPYX"})  # fmt: skip
     with pytest.raises(SelectionError, match="as-stored"):
         tiffref.scan(tmp_path / "a.ome.tif", axes="ngff")
     # the default leaves such an image as it is
@@ -433,16 +433,62 @@ def test_lifetimes_beside_channels_are_the_time_axis(tmp_path, along, sizes, zar
     assert group["h"].attrs["units"] == "picosecond"
 
 
+CHANNELS_APART = [("TECYX", (2, 4, 3)), ("CEYX", (3, 4)), ("THCYX", (2, 4, 3)), ("CYXS", (3,)),
+                  ("CSYX", (3,)), ("TCZQYX", (2, 3, 2, 4))]  # fmt: skip
+
+
+@pytest.mark.parametrize(("axes", "sizes"), CHANNELS_APART)
+def test_channels_beside_another_axis_are_images(tmp_path, axes, sizes):
+    """OME-NGFF allows one axis besides t, z, y and x: colors, spectra or lifetimes."""
+    import tifffile
+
+    size = (32, 48) if axes.endswith("YX") else (32, 48, 3)
+    size = (3, *size) if "SYX" in axes else size
+    n_levels, byteorder = (1, ">") if "E" in axes else (2, "<")
+    data = np.random.default_rng(0).integers(0, 99, (*sizes, *size)).astype("u2")
+    names = ["DAPI", "FITC", "Cy5"]
+    options = {"photometric": "rgb" if "S" in axes else "minisblack", "tile": (16, 16)}
+    options["planarconfig"] = "separate" if "SYX" in axes else None
+    path, document = tmp_path / "a.ome.tif", tmp_path / "refs.json"
+    with tifffile.TiffWriter(path, ome=True, byteorder=byteorder) as tif:
+        metadata = {"axes": axes, "Name": "cell", "Channel": {"Name": names}, "PhysicalSizeX": 0.5}
+        tif.write(data, metadata=metadata, subifds=n_levels - 1, **options)
+        for _ in range(n_levels - 1):
+            step = tuple(slice(None, None, 2 if axis in "YX" else 1) for axis in axes)
+            tif.write(data[step], subfiletype=1, **options)
+    references = tiffref.scan(path)
+    assert references.group["image"].shape == tifffile.imread(path).shape
+    stored = [*references.group["image"].dims]
+    references.write_fsspec(document, zarr_format=3)
+    tiffref.scan(path, axes="ngff").write_fsspec(tmp_path / "v2.json")
+    for source in (document, tmp_path / "v2.json"):
+        assert tiffref.validate(source, pixels="all").findings == []
+    group = open_group(tiffref.References.open(document).to_kerchunk(3), tmp_path / "again.json")
+    assert sorted(group) == ["0", "1", "2", "OME"]
+    for n, name in enumerate(names):
+        ome = group[str(n)].attrs["ome"]
+        assert_valid(dict(group[str(n)].attrs), "0.5")
+        (entry,) = ome["multiscales"]
+        assert entry["name"] == f"cell {name}"
+        assert len(entry["datasets"]) == n_levels
+        own = tifffile.imread(path).take(n, stored.index("c"))
+        kept = [letter for letter in stored if letter != "c"]
+        order = [kept.index({"c": "s"}.get(axis["name"], axis["name"])) for axis in entry["axes"]]
+        pixels = group[f"{n}/{entry['datasets'][0]['path']}"][...]
+        np.testing.assert_array_equal(pixels, own.transpose(order))
+
+
 def test_an_image_beside_one_that_ome_ngff_does_not_admit(tmp_path):
     import tifffile
 
-    color, grey = np.ones((2, 20, 31, 3), "u1"), np.full((3, 8, 9), 2, "u1")
+    other, grey = np.ones((2, 2, 2, 3, 20, 31), "u1"), np.full((3, 8, 9), 2, "u1")
     with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as writer:
-        writer.write(color, photometric="rgb", metadata={"axes": "CYXS", "PhysicalSizeX": 0.5})
+        sizes = {"axes": "TQCPYX", "PhysicalSizeX": 0.5}
+        writer.write(other, photometric="minisblack", metadata=sizes)
         writer.write(grey, photometric="minisblack", metadata={"axes": "ZYX", "PhysicalSizeX": 2.0})
     references = tiffref.scan(tmp_path / "a.ome.tif")
     group = open_group(references.to_kerchunk(3), tmp_path / "refs.json")
-    np.testing.assert_array_equal(group["image"][...], color)
+    np.testing.assert_array_equal(group["image"][...], other)
     np.testing.assert_array_equal(group["0/image"][...], grey)
     assert_valid(dict(group["0"].attrs), "0.5")
     assert group["OME"].attrs["ome"]["series"] == ["0"]

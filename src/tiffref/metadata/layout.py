@@ -218,7 +218,7 @@ def _shared_with_image(level: _Unnamed, dims: tuple[str, ...], names: _Names) ->
 def split_positions(
     group: Group, series: Sequence[Mapping[str, Any]]
 ) -> tuple[Group, Sequence[Mapping[str, Any]]]:
-    """Make an image of each position, if OME-NGFF does not allow the axes of all together.
+    """Make an image of each position or channel, if OME-NGFF does not allow all axes together.
 
     Parameters
     ----------
@@ -242,7 +242,7 @@ def split_positions(
     others = [entry for entry in entries if entry not in found]
     attributes = {**group.attributes, PENDING: {**pending, "multiscales": others}}
     new_paths: dict[str, list[str]] = {}
-    names_of: dict[str, str] = {}
+    names_of: dict[str, tuple[str, str]] = {}
     for entry in found:
         first = entry["datasets"][0]["path"]
         omero = channels.get(first) if isinstance(channels, Mapping) else None
@@ -252,8 +252,11 @@ def split_positions(
             arrays |= levels
             for dataset, path in zip(entry["datasets"], levels, strict=True):
                 new_paths.setdefault(dataset["path"], []).append(path)
-                names_of[path] = image["name"]
-    kept = {path: array for path, array in arrays.items() if path not in new_paths}
+                names_of[path] = image["name"], entry["positions"][0].upper()
+    arrays = {path: array for path, array in arrays.items() if path not in new_paths}
+    used = {dim for array in arrays.values() if array.manifest.sources for dim in array.dims}
+    gone = {(entry["positions"],) for entry in found if entry["positions"] not in used}
+    kept = {path: array for path, array in arrays.items() if array.dims not in gone}
     groups = {path: node.attributes for path, node in group.walk() if isinstance(node, Group)}
     moved = [part for row in series for part in _rows_of_positions(row, new_paths, names_of)]
     return Group.from_paths(kept, {**groups, "": close_images(attributes)}), moved
@@ -263,9 +266,10 @@ def _is_splittable(entry: Any, arrays: Mapping[str, Array]) -> bool:
     try:
         dim, levels = entry["positions"], [arrays[d["path"]] for d in entry["datasets"]]
         names = sorted([dim, *(axis["name"] for axis in entry["axes"])])
-        return isinstance(entry["name"], str) and all(
-            names == sorted(array.dims) and array.chunks[array.dims.index(dim)] == 1
-            for array in levels
+        return (
+            isinstance(entry["name"], str)
+            and names == sorted(levels[0].dims)
+            and all(array.chunks[array.dims.index(dim)] == 1 for array in levels)
         )
     except (KeyError, TypeError, ValueError):  # possible in foreign documents
         return False
@@ -277,11 +281,11 @@ def _images_of_positions(
     """Yield for each position its `multiscales` entry, and its levels by path."""
     dim, datasets = entry["positions"], entry["datasets"]
     first = arrays[datasets[0]["path"]]
-    names = first.attributes.get("position_names")
+    names = entry.get("names") or first.attributes.get("position_names")
     n_positions = first.sizes[dim]
     if not isinstance(names, list) or len(names) != n_positions:
         names = [*range(n_positions)]
-    for n, name in enumerate(names):
+    for n in range(n_positions):
         hidden = {"position_names"} if n == 0 else {"position_names", "tiff_tags"}  # of page 0
         levels = {}
         for dataset in datasets:
@@ -289,12 +293,14 @@ def _images_of_positions(
             kept = {key: value for key, value in one.attributes.items() if key not in hidden}
             levels[f"{dataset['path']}_{dim}{n}"] = one.as_variable(one.dims, kept)
         moved = [{**old, "path": path} for old, path in zip(datasets, levels, strict=True)]
-        image = {**entry, "name": f"{entry['name']} {name}", "datasets": moved}
-        yield {key: value for key, value in image.items() if key != "positions"}, levels
+        image = {**entry, "name": f"{entry['name']} {names[n] or n}", "datasets": moved}
+        yield {key: image[key] for key in image if key not in ("positions", "names")}, levels
 
 
 def _rows_of_positions(
-    row: Mapping[str, Any], new_paths: Mapping[str, Sequence[str]], names: Mapping[str, str]
+    row: Mapping[str, Any],
+    new_paths: Mapping[str, Sequence[str]],
+    names: Mapping[str, tuple[str, str]],
 ) -> Iterator[Mapping[str, Any]]:
     """Yield the record of a series, or one for each of its positions."""
     levels = row["levels"]
@@ -308,5 +314,6 @@ def _rows_of_positions(
             for level in levels
             if level.get("path") in new_paths
         ]
-        axes = row.get("axes", "").replace("R", "")
-        yield {**row, "name": names[parts[0]["path"]], "axes": axes, "levels": parts}
+        name, letter = names[parts[0]["path"]]
+        axes = row.get("axes", "").replace(letter, "")
+        yield {**row, "name": name, "axes": axes, "levels": parts}

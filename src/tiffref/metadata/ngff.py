@@ -21,18 +21,22 @@ from ..errors import InvalidReferences, SelectionError
 from ..model.array import Array, Group
 from ..model.combine import permute_axes
 from ..model.manifest import INLINED
-from .calibration import Calibration, Channel
+from .calibration import MODULO, Calibration, Channel
 from .geo import fit_layout
 
 _V04, _V05 = "0.4", "0.5"
-_TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
-_RANKS = {"time": 0, "channel": 1, "": 1, "space": 2}
+_TYPES = {letter: name for name, letter in MODULO.items()}
+_TYPES |= {"R": "position", "Z": "space", "Y": "space", "X": "space"}
+_RANKS = {"time": 0, "space": 2}  # in this order; all others are between them
 
 
 def _types_of(axes: str) -> list[str]:
-    """Return the type of each axis, "" if it has none; lifetimes (H) are times if no others are."""
+    """Return the type of each axis; lifetimes (H) are times if no others are.
+
+    The schema of OME-NGFF takes an axis without a type for one in space.
+    """
     types = _TYPES if "T" in axes else {**_TYPES, "H": "time"}
-    return [types.get(axis, "") for axis in axes]
+    return [types.get(axis, "other") for axis in axes]
 
 
 def level_factor(full: int, size: int) -> float:
@@ -76,9 +80,10 @@ def ngff_order(axes: str) -> tuple[int, ...] | None:
     spaces = "".join(sorted((axis for axis in axes if axis in "ZYX"), reverse=True))
     if spaces not in ("YX", "ZYX"):
         return None
-    if kinds.count("time") > 1 or kinds.count("channel") + kinds.count("") > 1:
+    if kinds.count("time") > 1 or len(kinds) - kinds.count("time") - len(spaces) > 1:
         return None
-    places = [(_RANKS[kind], "ZYX".find(axis)) for kind, axis in zip(kinds, axes, strict=True)]
+    ranks = [_RANKS.get(kind, 1) for kind in kinds]
+    places = [(rank, "ZYX".find(axis)) for rank, axis in zip(ranks, axes, strict=True)]
     return tuple(sorted(range(len(axes)), key=places.__getitem__))
 
 
@@ -110,8 +115,7 @@ def multiscale(
     described = []
     for axis, dim, kind in zip(axes, dims, _types_of(axes), strict=True):
         unit = calibration.units.get(axis) if axis in calibration.scales else None
-        optional = {"type": kind, "unit": unit}
-        described.append({"name": dim} | {k: v for k, v in optional.items() if v})
+        described.append({"name": dim, "type": kind} | ({"unit": unit} if unit else {}))
     datasets = []
     for path, shape in levels:
         scale, translation = level_grid(axes, shape, full_shape or levels[0][1], calibration)
@@ -144,7 +148,7 @@ PENDING = "ngff"
 """Root attribute, a JSON text, for OME-NGFF metadata that is not valid yet: `multiscales` of images
 whose axes are stored in another order (listed in the order of OME-NGFF), and `omero` of all images
 but the first, by the path of their first level. `positions` of an image is the dimension without
-which OME-NGFF would allow its axes."""
+which OME-NGFF would allow its axes: positions, or channels with these `names`."""
 
 
 def describe_image(
@@ -177,18 +181,19 @@ def describe_image(
 
     Returns
     -------
-    Whether OME-NGFF allows these axes; otherwise nothing is added, except for positions that
-    `layout.split_positions` can make images of.
+    Whether OME-NGFF allows these axes; otherwise nothing is added, except for positions or channels
+    that `layout.split_positions` can make images of.
     """
-    letters, first = axes if "C" in axes else axes.replace("S", "C"), levels[0][1]
-    order, positions = ngff_order(letters), {}
-    if order is None and letters.count("R") == 1:
-        kept = [axis for axis, letter in enumerate(letters) if letter != "R"]
-        order = ngff_order(letters.replace("R", ""))
-        order = None if order is None else tuple(kept[axis] for axis in order)
-        positions = {"positions": first.dims[letters.index("R")]}
-    if order is None:
+    first = levels[0][1]
+    for apart in ("", "R", "C"):  # an image for each position, or for each channel
+        kept = [axis for axis, letter in enumerate(axes) if letter != apart]
+        letters = axes if apart != "C" and "C" in axes else axes.replace("S", "C")
+        order = ngff_order("".join(letters[axis] for axis in kept))
+        if order is not None and len(axes) - len(kept) == len(apart):
+            break
+    else:
         return False
+    order = tuple(kept[axis] for axis in order)
     entry = multiscale(
         name,
         "".join(letters[axis] for axis in order),
@@ -197,10 +202,13 @@ def describe_image(
         calibration,
         [(full_shape or first.shape)[axis] for axis in order],
     )
+    if apart:
+        entry["positions"] = first.dims[axes.index(apart)]
+    if apart == "C":
+        entry["names"], channels = [channel.name for channel in channels], ()
     shown = omero(name, channels, first.dtype) if channels else None
-    is_ordered = not positions and list(order) == sorted(order)
-    add_image(attributes, {**entry, **positions}, shown, is_ordered)
-    return not positions
+    add_image(attributes, entry, shown, not apart and list(order) == sorted(order))
+    return not apart
 
 
 def add_image(

@@ -412,8 +412,7 @@ def _describe_whole(
         }
         attributes |= _geozarr_attributes(group, is_system=True)
     else:
-        types = {dim: _AXIS_TYPES.get(dim.lower()) for dim in dims}
-        named = [{"name": d, "type": kind} if kind else {"name": d} for d, kind in types.items()]
+        named = [{"name": dim, "type": _AXIS_TYPES.get(dim.lower(), "other")} for dim in dims]
         attributes = fit_layout(insert_axes(group, named), images)
     return variables, attributes, placed
 
