@@ -64,10 +64,9 @@ class Pool:
             self.executor = self.restart()
 
 
-@contextlib.contextmanager
 def open_pool(
     executor: Any, workers: int | None, scheduler: str | None, is_remote: bool
-) -> Iterator[Pool]:
+) -> contextlib.AbstractContextManager[Pool]:
     """Start workers, and stop them at the end of the block.
 
     Parameters
@@ -88,13 +87,10 @@ def open_pool(
         executor = "threads" if is_remote else "serial" if is_serial else "processes"
         executor = executor if scheduler is None else "dask"
     if isinstance(executor, str):
-        opened = _OPENERS[executor](workers, scheduler)
-    elif hasattr(executor, "get_executor"):
-        opened = _client_pool(executor, workers)
-    else:
-        opened = contextlib.nullcontext(Pool(executor, workers or os.cpu_count() or 1))
-    with opened as pool:
-        yield pool
+        return _OPENERS[executor](workers, scheduler)
+    if hasattr(executor, "get_executor"):
+        return _client_pool(executor, workers)
+    return contextlib.nullcontext(Pool(executor, workers or os.cpu_count() or 1))
 
 
 def check_pool_options(executor: Any, workers: int | None) -> None:

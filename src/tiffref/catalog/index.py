@@ -30,6 +30,7 @@ from ..formats.load import read_file
 from ..io.allow import is_own_seal, make_seal
 from ..io.clients import client_errors, url_to_fs
 from ..metadata.cf import parse_date
+from ..metadata.geokeys import bounds_of
 from .storage import STATE
 
 if TYPE_CHECKING:
@@ -75,11 +76,12 @@ def outline_points(
     positions = np.asarray(positions, float)
     row = raster[0] * np.minimum(np.maximum(1.5 - np.abs(positions - 1.5), 0.0), 1.0)
     column = raster[1] * np.minimum(np.maximum(1.5 - np.abs(positions - 2.5), 0.0), 1.0)
+    return _to_crs(transform, column, row)
+
+
+def _to_crs(transform: Sequence[float], column: NDArray, row: NDArray) -> NDArray[np.float64]:
     a, b, c, d, e, f = transform
-    outline = np.empty((len(positions), 2))
-    outline[:, 0] = a * column + b * row + c
-    outline[:, 1] = d * column + e * row + f
-    return outline
+    return np.stack([a * column + b * row + c, d * column + e * row + f], axis=-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +128,9 @@ class _Outline:
         """Return a box around what is on the globe, such as a full disc; None if nothing is."""
         if self.is_lonlat:
             return None
-        a, b, c, d, e, f = self.transform
         lines = np.linspace(0.0, 1.0, _BOX_LINES)
         column, row = np.meshgrid(lines * self.raster[1], lines * self.raster[0])
-        points = np.stack([a * column + b * row + c, d * column + e * row + f], axis=-1)
+        points = _to_crs(self.transform, column, row)
         places = self._to_places(points.reshape(-1, 2))
         is_on_globe = self._are_on_globe(points.reshape(-1, 2), places).reshape(column.shape)
         limb = [places[is_on_globe.ravel()]]
@@ -397,9 +398,7 @@ def _columns(pa: Any) -> dict[str, Any]:
     }
 
 
-_KINDS: tuple[tuple[type, str], ...] = (
-    (bool, "bool"), (int, "int64"), (float, "float64"), (str, "string"),
-)  # fmt: skip
+_KINDS = {bool: "bool", int: "int64", float: "float64", str: "string"}
 
 
 def field_types(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
@@ -407,15 +406,13 @@ def field_types(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     kinds_of: dict[str, set[str]] = {}
     for row in rows:
         for name, value in row.get("fields", {}).items():
-            kind = next(label for kind, label in _KINDS if isinstance(value, kind))
-            kinds_of.setdefault(name, set()).add(kind)
-    kinds = {}
-    for name, kinds_seen in sorted(kinds_of.items()):
-        if kinds_seen == {"int64", "float64"}:
-            kinds[name] = "float64"
-        else:
-            kinds[name] = kinds_seen.pop() if len(kinds_seen) == 1 else "string"
-    return kinds
+            kinds_of.setdefault(name, set()).add(_KINDS[type(value)])
+    for kinds in kinds_of.values():
+        if kinds == {"int64", "float64"}:
+            kinds.remove("int64")
+    return {
+        n: kinds.pop() if len(kinds) == 1 else "string" for n, kinds in sorted(kinds_of.items())
+    }
 
 
 def write_index(rows: Iterable[Mapping[str, Any]], path: Path, fields: Mapping[str, str]) -> None:
@@ -491,15 +488,10 @@ def add_location(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _locate(
-    crs: str | None, transform: tuple[float, ...], raster: tuple[int, ...]
-) -> dict[str, Any]:
+def _locate(crs: str | None, transform: Any, raster: Any) -> dict[str, Any]:
     """Return bounds and footprint; cached because many files of an archive share a place."""
-    outline = outline_points(transform, raster, range(4))
-    location: dict[str, Any] = {
-        "bounds": [*outline.min(axis=0).tolist(), *outline.max(axis=0).tolist()]
-    }
-    return location | _footprint_columns(footprint(crs, transform, raster))
+    location = _footprint_columns(footprint(crs, transform, raster))
+    return {"bounds": bounds_of(transform, raster), **location}
 
 
 def _footprint_columns(shape: BaseGeometry | None) -> dict[str, Any]:

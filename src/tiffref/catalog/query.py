@@ -236,7 +236,8 @@ class Catalog:
             allowed = AllowList(self.allow)
             for url in self.urls:
                 allowed.check(url)
-        options.setdefault("mosaic", _is_mosaic(self.table))
+        places = {str(bounds) for bounds in self.table["bounds"].to_pylist()}
+        options.setdefault("mosaic", len(places) > 1 and "None" not in places)
         columns = _stack_columns(self.table, options["mosaic"])
         table = {"url": self.urls, **columns}
         try:
@@ -384,8 +385,3 @@ def _stack_columns(table: Any, is_mosaic: bool) -> dict[str, list[Any]]:
             value.replace(tzinfo=None).isoformat() if name == "time" else value for value in column
         ]
     return columns
-
-
-def _is_mosaic(table: Any) -> bool:
-    places = {str(bounds) for bounds in table["bounds"].to_pylist()}
-    return len(places) > 1 and "None" not in places

@@ -363,14 +363,28 @@ class RemoteFolder:
             names = _list(fs, root)
             if names and f"{root}/{STATE}" not in names:
                 raise _not_a_catalog(self.address, names[0])
+        token = secrets.token_hex(4)  # in names that no other build uses
+
+        def append(part: bytes | Path) -> None:
+            n = int(parts[-1].rpartition("/")[2][:8]) + 1 if parts else 0
+            with self._at(f"{_JOURNAL}/{n:08d}-{token}.jsonl") as (fs, path):
+                parts.append(path)
+                put_files(fs, {path: part})
+
         with tempfile.TemporaryDirectory(prefix="tiffref-") as temporary:
             local = Path(temporary, "journal.jsonl")
             with self._at(_JOURNAL) as (fs, folder):
-                parts = _JournalParts(self, sorted(_list(fs, folder)), secrets.token_hex(4))
-                _download_parts(fs, parts.names, local)
-            with contextlib.closing(Journal(local, parts.append)) as journal:
+                parts = sorted(_list(fs, folder))
+                _download_parts(fs, parts, local)
+            with contextlib.closing(Journal(local, append)) as journal:
                 yield self, journal
-            parts.compact(local)
+            if len(old := list(parts)) > 1:
+                append(local)  # all in one, before the others are removed, in case of a kill
+                with self._at(_JOURNAL) as (fs, folder):
+                    fs.invalidate_cache()
+                    # another build may already have removed some
+                    if still := set(old) & set(_list(fs, folder)):
+                        fs.rm(sorted(still))
 
     def read(self, name: str) -> bytes | None:
         with self._at(name) as (fs, path), contextlib.suppress(FileNotFoundError):
@@ -421,33 +435,6 @@ class RemoteFolder:
 
 
 Folder = LocalFolder | RemoteFolder
-
-
-@dataclass(frozen=True, slots=True)
-class _JournalParts:
-    """The objects of a journal, in order; their names have the token of the build."""
-
-    folder: RemoteFolder
-    names: list[str]
-    token: str
-
-    def append(self, data: bytes | Path) -> None:
-        """Put another part, under a name that no other build uses."""
-        n = int(self.names[-1].rpartition("/")[2][:8]) + 1 if self.names else 0
-        with self.folder._at(f"{_JOURNAL}/{n:08d}-{self.token}.jsonl") as (fs, path):
-            self.names.append(path)
-            put_files(fs, {path: data})
-
-    def compact(self, journal: Path) -> None:
-        """Replace all parts by one; it is put before they are removed, in case of a kill."""
-        old = list(self.names)
-        if len(old) > 1:
-            self.append(journal)
-            with self.folder._at(_JOURNAL) as (fs, path):
-                fs.invalidate_cache()
-                # another build may already have removed some
-                if still := set(old) & set(_list(fs, path)):
-                    fs.rm(sorted(still))
 
 
 def _list(fs: Any, path: str) -> list[str]:

@@ -319,12 +319,7 @@ def _is_transient_cause(error: BaseException) -> bool:
     return is_client and any(name in type(error).__name__ for name in _RETRY_NAMES)
 
 
-def with_retries(
-    work: Callable[[], T],
-    retries: int,
-    backoff_s: float,
-    sleep: Callable[[float], None] = time.sleep,
-) -> T:
+def with_retries(work: Callable[[], T], retries: int, backoff_s: float) -> T:
     """Call a function; after transient errors, retry up to `retries` times, with backoff."""
     for attempt in range(retries):
         try:
@@ -332,7 +327,7 @@ def with_retries(
         except SourceError as error:
             if not is_transient(error):
                 raise
-        sleep(backoff_s * 2**attempt)
+        time.sleep(backoff_s * 2**attempt)
     return work()
 
 
