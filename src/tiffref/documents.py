@@ -428,7 +428,6 @@ def _find_segments(
         if part is None:
             continue
         group = references.group[path.rpartition("/")[0]] if "/" in path else references.group
-        assert isinstance(group, Group)
         place, old = _place_of(array, group, part), _segments(array, part.rows)
         segments: dict[bytes, NDArray[np.uint64]] = {}
         for now, now_group, index in scanned:
@@ -520,6 +519,7 @@ def _with_segments(
     references: References, url: str, now: Source, found: Mapping[str, _Segments | None]
 ) -> References:
     """Return references with new segments of a file, and its new state."""
+    state = replace(now, url=url)
 
     def update(path: str, array: Array) -> Array:
         new = found.get(path)
@@ -529,7 +529,8 @@ def _with_segments(
             offset, length = manifest.offset.copy(), manifest.length.copy()
             offset.reshape(-1)[rows], length.reshape(-1)[rows] = segments.T
             array = replace(array, manifest=replace(manifest, offset=offset, length=length))
-        return _update_source(url, now, array)
+        renewed = array.manifest.with_sources(lambda one: state if one.url == url else one)
+        return replace(array, manifest=renewed)
 
     return replace(references, group=references.group.map_arrays(update))
 
@@ -539,12 +540,6 @@ def _decoding(array: Array) -> Any:
         return [to_zarr2(codec) for codec in array.codecs]
     except TiffrefError:
         return None  # a Zarr v3 codec that v2 does not have
-
-
-def _update_source(url: str, now: Source, array: Array) -> Array:
-    state = replace(now, url=url)
-    renewed = array.manifest.with_sources(lambda source: state if source.url == url else source)
-    return replace(array, manifest=renewed)
 
 
 def _different_image_error(url: str) -> ManifestMismatch:

@@ -16,7 +16,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from numbers import Integral
 from typing import Any, Literal
@@ -328,15 +328,8 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain values."""
-        return {
-            "url": self.url,
-            "ok": self.ok,
-            "findings": [finding.to_json() for finding in self.findings],
-            "arrays": self.arrays,
-            "touches": self.touches,
-            "n_sources": self.n_sources,
-            "n_chunks_compared": self.n_chunks_compared,
-        }
+        findings = [finding.to_json() for finding in self.findings]
+        return {"url": self.url, "ok": self.ok, **asdict(self), "findings": findings}
 
     def raise_first(self) -> None:
         """Raise the first error, if there is one.

@@ -79,7 +79,8 @@ def test_no_limit(monkeypatch: pytest.MonkeyPatch, seconds: str) -> None:
 
     monkeypatch.setenv("TIFFREF_TIMEOUT", seconds)
     assert clients.call_with_timeout(fs, "slow://a.tif", 9, lambda: 7) == 7
-    assert clients.run_coroutine_with_timeout(fs, "slow://a.tif", 9, answer) == 7
+    timed = clients.with_timeout, "slow://a.tif", clients.time_limit_s(9)
+    assert clients.run_coroutine(fs, *timed, answer) == 7
 
 
 @pytest.mark.parametrize(

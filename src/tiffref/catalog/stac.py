@@ -32,7 +32,6 @@ _REAL = re.compile(r"u?int(8|16|32|64)|float(16|32|64)")
 _COMPLEX = {"complex64": "cfloat32", "complex128": "cfloat64"}
 _MAX_EXACT = 2.0**53
 """Largest nodata whose number in the index, a float, is exact."""
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 def write_stac(settings: Settings, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -50,7 +49,8 @@ def write_stac(settings: Settings, rows: Iterable[Mapping[str, Any]]) -> None:
                 continue
             located = add_location(row)
             name = _item_id(row, ids)
-            moment = located["time"] or located["created"] or _modification_time(row)
+            modified = datetime.datetime.fromtimestamp(row.get("mtime") or 0, datetime.UTC)
+            moment = located["time"] or located["created"] or modified  # STAC requires one
             moments = {min(moments | {moment}), max(moments | {moment})}
             item = _item(name, located, moment, settings)
             if "bbox" in item:
@@ -96,13 +96,6 @@ def _item_id(row: Mapping[str, Any], ids: dict[str, None]) -> str:
         name = f"{name}~{hashlib.sha256(os.fsencode(row['url'])).hexdigest()[:8]}"
     ids[name] = None
     return name
-
-
-def _modification_time(row: Mapping[str, Any]) -> datetime.datetime:
-    """Return when the file was modified, as STAC requires a datetime of each item."""
-    if row.get("mtime") is None:
-        return _EPOCH
-    return datetime.datetime.fromtimestamp(row["mtime"], datetime.UTC)
 
 
 def _iso(moment: datetime.datetime) -> str:

@@ -34,9 +34,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..errors import CatalogError, SourceError, TiffrefError, safe_cause, unreadable
+from ..errors import CatalogError, SourceError, TiffrefError, safe_cause
 from ..io.atomic import put_files, put_folder
-from ..io.clients import client_errors, url_to_fs
+from ..io.clients import client_errors, typed_errors, url_to_fs
 
 STATE = ".tiffref"
 _JOURNAL = f"{STATE}/journal"
@@ -349,10 +349,8 @@ class RemoteFolder:
     @contextlib.contextmanager
     def _at(self, name: str = "") -> Iterator[tuple[Any, str]]:
         """Return the file system, which fsspec caches, and a path; convert errors of the block."""
-        try:
+        with typed_errors(self.address, "cannot be opened"):
             fs, root = url_to_fs(self.address, self.options)
-        except client_errors() as error:
-            raise unreadable(self.address, error, "cannot be opened") from safe_cause(error)
         with output_errors(f"{self.address}/{name}".rstrip("/"), client_errors()):
             yield fs, f"{root.rstrip('/')}/{name}".rstrip("/")
 

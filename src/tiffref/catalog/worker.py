@@ -191,7 +191,6 @@ def _shorten(part: str) -> str:
 def file_facts(references: References) -> dict[str, Any]:
     """Return the columns that describe the image of a file."""
     array = references.group[references.main_path]
-    assert isinstance(array, Array)
     levels = [level for series in references.series[:1] for level in series["levels"]]
     refused = [
         level["refused"] for series in references.series for level in series["levels"]
@@ -611,11 +610,9 @@ def _write_combined_set(
         raise
     except TiffrefError as error:
         return {**row, **_failure(error)}
-    array = references.group[references.main_path]
-    assert isinstance(array, Array)
     return {
         **row, "status": "ok", "path": path,
-        "shape": array.sizes,
+        "shape": references.group[references.main_path].sizes,
         "document_size": size, "document_crc": crc,
     }  # fmt: skip
 

@@ -219,10 +219,6 @@ def _plain_rows(table: pyarrow.Table) -> list[dict[str, Any]]:
     ]
 
 
-def _show(arguments: argparse.Namespace) -> int:
-    return show(arguments.catalog, _search(arguments), arguments.json)
-
-
 def show(name: str, catalog: Catalog, as_json: bool) -> int:
     """Print counts and the first rows of a catalog or query result."""
     from collections import Counter
@@ -309,7 +305,7 @@ COMMANDS = {
                 "summarize a catalog",
                 "  tiffref catalog show catalog/",
                 _SEARCH_ARGUMENTS,
-                _show,
+                lambda arguments: show(arguments.catalog, _search(arguments), arguments.json),
             ),
         },
     ),

@@ -182,11 +182,6 @@ def image_size(name: str, data: bytes) -> Size | None:
         return None
 
 
-def _jpeg(data: bytes) -> tuple[int, int] | None:
-    frame = jpeg_frame(data)
-    return (frame.rows, frame.columns) if frame else None
-
-
 def _jpeg2k(data: bytes) -> Size | None:
     start = data.find(b"\xff\x4f\xff\x51", 0, 4096)
     if start < 0:
@@ -218,11 +213,6 @@ def _lerc(data: bytes) -> Size | None:
     rows, columns = struct.unpack_from("<2i", data, 14 if version >= 3 else 10)
     depth = struct.unpack_from("<i", data, 22)[0] if version >= 4 else 1
     return rows, columns, max(1, depth) * data.count(b"Lerc2 ")
-
-
-def _jpegxl(data: bytes) -> tuple[int, int] | None:
-    header = _jpegxl_header(data)
-    return header[:2] if header else None
 
 
 def is_animated(data: bytes) -> bool:
@@ -276,9 +266,9 @@ def _jpegxr(data: bytes) -> tuple[int, int] | None:
 
 
 HEADERS: dict[str, Callable[[bytes], Size | None]] = {
-    "jpeg": _jpeg,
+    "jpeg": lambda data: (frame := jpeg_frame(data)) and (frame.rows, frame.columns),
     "jpeg2k": _jpeg2k,
-    "jpegxl": _jpegxl,
+    "jpegxl": lambda data: (header := _jpegxl_header(data)) and header[:2],
     "jpegxr": _jpegxr,
     "lerc": _lerc,
     "png": lambda data: struct.unpack_from(">2I", data, 16)[::-1],

@@ -43,11 +43,9 @@ from ..errors import (
     TiffrefError,
     raise_finding,
     requires_extra,
-    safe_cause,
-    unreadable,
 )
 from ..io.atomic import open_folder_atomic
-from ..io.clients import client_errors
+from ..io.clients import typed_errors
 from ..io.source import LocalSource
 from ..io.urls import has_scheme
 from ..model.array import Array, Group
@@ -379,7 +377,7 @@ def parse_parquet(
     location = os.fspath(path)
     records: dict[str, list[Record]] = {}
     addresses: dict[str, list[str]] = {}
-    try:
+    with typed_errors(location, "cannot read the references", TiffrefError):
         fs, root = load.find_document(location, storage_options)
         metadata, record_size = _parse_zmetadata(_read_file(fs, f"{root}/{ZMETADATA}"), location)
         nodes, provenance = parse_nodes(metadata, 1 << 21, raise_finding)
@@ -393,10 +391,6 @@ def parse_parquet(
                 for path, start in zip(paths, starts, strict=True)
             ]
             addresses[name] = _list_addresses(records[name])
-    except TiffrefError:
-        raise
-    except client_errors() as error:
-        raise unreadable(location, error, "cannot read the references") from safe_cause(error)
     urls = list(dict.fromkeys(chain.from_iterable(addresses.values())))
     sources, ranks = rank_sources(urls, provenance.sources)
     rank = dict(zip(urls, ranks.tolist(), strict=True))

@@ -107,7 +107,11 @@ def format_provenance(
     columns: dict[str, Any] = {"url": [url[len(prefix) :] for url in urls]}
     if prefix:
         columns = {"prefix": prefix} | columns
-    is_same = [_is_address_of(source, url) for source, url in zip(rows, urls, strict=True)]
+    # not the URL of a copy of the scanned file
+    is_same = [
+        url == source.url or url == to_document_url(source.url)
+        for source, url in zip(rows, urls, strict=True)
+    ]
     for name in _FIELDS:
         values = [
             getattr(source, name) if same or name == _SHARED else None
@@ -127,11 +131,6 @@ def format_provenance(
         document["seal"] = seal
     document["series"] = series
     return to_text(document, PROVENANCE)
-
-
-def _is_address_of(source: Source, address: str) -> bool:
-    """Return whether a URL is that of the scanned file itself, not of a copy."""
-    return address == source.url or address == to_document_url(source.url)
 
 
 def parse_provenance(text: Any) -> Provenance:
@@ -196,7 +195,7 @@ def check_series(series: Sequence[Mapping[str, Any]], paths: Container[str]) -> 
             if "path" in level and level["path"] not in paths:
                 raise _invalid("names an array that does not exist", level["path"], "a path")
         sequence = row.get("sequence", {"dims": []})
-        if not _fits(sequence, _SEQUENCE) or not _are_names(sequence.get("dims")):
+        if not _fits(sequence, _SEQUENCE) or {*map(type, sequence.get("dims", [None]))} - {str}:
             raise _invalid("has an invalid sequence", sequence, f"members {', '.join(_SEQUENCE)}")
 
 
@@ -206,10 +205,6 @@ def _fits(row: Any, kinds: Mapping[str, Any]) -> bool:
         for name, kind in kinds.items()
         if name in row
     )
-
-
-def _are_names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def _is_size(value: Any) -> bool:

@@ -149,19 +149,6 @@ def timeout_error(url: str, limit_s: float) -> SourceError:
     )
 
 
-def run_coroutine_with_timeout(
-    fs: Any, url: str, n_bytes: int, function: Any, *arguments: Any
-) -> Any:
-    """Call a coroutine function as `run_coroutine` does, with a timeout for this many bytes.
-
-    Raises
-    ------
-    SourceError
-        If the timeout expires, or as in `run_coroutine`.
-    """
-    return run_coroutine(fs, with_timeout, url, time_limit_s(n_bytes), function, *arguments)
-
-
 async def with_timeout(url: str, limit_s: float, function: Any, *arguments: Any) -> Any:
     """Await a coroutine function; raise `timeout_error` if it takes too long."""
     import asyncio
@@ -191,16 +178,20 @@ def shared_lock(file: BinaryIO | Any) -> threading.Lock:
         return _fallback_lock
 
 
-def _reset_after_fork() -> None:
+def after_fork(reset: Callable[[], None]) -> Callable[[], None]:
+    """Decorate a function to run in each forked child, where other threads do not exist."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=reset)
+    return reset
+
+
+@after_fork
+def _reset_locks() -> None:
     # other threads of the parent process may have held the locks when it forked
     global _locks, _locks_lock, _fallback_lock, _request_threads
     _locks = WeakKeyDictionary()
     _locks_lock, _fallback_lock = threading.Lock(), threading.Lock()
-    _request_threads = threading.local()  # a child has no other threads
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_after_fork)
+    _request_threads = threading.local()
 
 
 _THREAD_SAFE_PROTOCOLS = frozenset({"memory", "file", "local", "data", "hdfs", "arrow_hdfs"})

@@ -37,9 +37,11 @@ from .clients import (
     find_file_system,
     is_file_cache,
     protocols,
-    run_coroutine_with_timeout,
+    run_coroutine,
     source_from_info,
+    time_limit_s,
     typed_errors,
+    with_timeout,
     without_cache,
 )
 from .http import HttpFile, is_http
@@ -370,10 +372,10 @@ def _read_verified(
 ) -> bytes:  # fmt: skip
     """Read a range under the condition that the object has the recorded ETag."""
     etag = None if expected is None or expected.etag is None else f'"{expected.etag}"'
-    n_bytes = length or UNKNOWN_SIZE_BYTES
+    limit_s = time_limit_s(length or UNKNOWN_SIZE_BYTES)
     try:
-        info, span, data = run_coroutine_with_timeout(
-            fs, url, n_bytes, fetch, fs, path, offset, length, etag
+        info, span, data = run_coroutine(
+            fs, with_timeout, url, limit_s, fetch, fs, path, offset, length, etag
         )
     except client_errors() as error:
         status = _http_status(error)

@@ -47,7 +47,7 @@ from .report import Element, Report, local_name
 _PARSE_ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 _MAX_CHANNELS = 1 << 16
 """Largest number of channels accepted if the size of the image is unknown."""
-_XMP, _UIC2, _AVS = 700, 33629, 65000
+_XMP, _UIC2, _AVS, _MAGNIFICATION = 700, 33629, 65000, 65421
 
 _Record = Mapping[str, Any]
 
@@ -502,11 +502,6 @@ def _aperio(record: Any, image: VendorImage) -> Calibration | None:
     return _slide(dict.fromkeys("XY", size), items.get("AppMag"))
 
 
-def _ndpi(record: Any, image: VendorImage) -> Calibration | None:
-    # macro and map have negative magnifications
-    return _slide(image.scales, image.tags.get(65421))
-
-
 def _scn(record: Any, image: VendorImage) -> Calibration | None:
     root = image.parse(record if isinstance(record, str) else image.description, "SCN XML")
     images = list(_elements(root, "image"))
@@ -661,7 +656,7 @@ READERS: Mapping[str, Reader] = {
     "mikroscan": _aperio,
     "motic": _aperio,
     "huron": lambda record, image: resolution_sizes(image.tags),
-    "ndpi": _ndpi,
+    "ndpi": lambda record, image: _slide(image.scales, image.tags.get(_MAGNIFICATION)),
     "scn": _scn,
     "bif": _bif,
     "philips": _philips,

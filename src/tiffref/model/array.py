@@ -359,7 +359,7 @@ class Group:
             if isinstance(child, Group):
                 yield from child.groups()
 
-    def __getitem__(self, path: str) -> Array | Group:
+    def __getitem__(self, path: str) -> Any:
         node: Array | Group = self
         for name in path.split("/"):
             if not isinstance(node, Group) or name not in node.children:

@@ -16,7 +16,6 @@ file was modified so recently that its next change might get the same time.
 from __future__ import annotations
 
 import math
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable
@@ -30,6 +29,7 @@ from ..codecs.decode import SegmentDecoder, split_inlined, undo_transposes
 from ..codecs.foreign import decode_foreign
 from ..codecs.guard import check_expansion, min_stored_bytes
 from ..errors import rejects_unknown_arguments
+from ..io.clients import after_fork
 from ..model.array import Array
 from ..model.codec import ForeignCodec, SegmentCodec
 
@@ -242,10 +242,7 @@ def set_cache_size(max_bytes: int) -> None:
     CACHE.resize(max_bytes)
 
 
-def _reset_after_fork() -> None:
+@after_fork
+def _reset_cache() -> None:
     # another thread of the parent process may have held the lock when it forked
     CACHE.__init__(CACHE.max_bytes)  # type: ignore[misc]
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_after_fork)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from ..errors import MalformedTiff, SelectionError
 from ..io.progress import Progress, ProgressCounter
 from ..model.array import Array
-from ..model.codec import ForeignCodec, SegmentCodec
+from ..model.codec import SegmentCodec
 from ..model.manifest import INLINED, MISSING
 from .chunks import (
     CACHE,
@@ -96,7 +96,7 @@ class Reading:
         """Strides of the selected samples within a chunk, in samples."""
         return tuple(map(operator.mul, self.steps, _strides(self.array.chunks)))
 
-    def codec(self, k: int) -> SegmentCodec | ForeignCodec:
+    def codec(self, k: int) -> Any:
         """Return the codec of the fetched chunk `k`."""
         return self.array.codecs[self.array.manifest.sources[self.source[k]].codec]
 
@@ -464,7 +464,6 @@ def _direct_buffer(reading: Reading, k: int) -> memoryview | None:
     piece, codec = reading.pieces[k], reading.codec(k)
     if not piece.is_plain:
         return None
-    assert isinstance(codec, SegmentCodec)
     region = reading.target[piece.region]
     is_native = stored_dtype(codec) == reading.array.dtype
     if not is_native or region.nbytes != piece.length or not region.flags.c_contiguous:
@@ -546,7 +545,6 @@ def _decode_range(
     array, codec = reading.array, reading.codec(members[0])
     decoder = None
     if len(members) >= _MIN_RUN and reading.is_plain[members].all():
-        assert isinstance(codec, SegmentCodec)
         _copy_plain(reading, codec, members, start, data)
         reading.count(len(members))
         return
@@ -556,7 +554,6 @@ def _decode_range(
         low = piece.offset - start
         part = data[low : low + piece.length] if piece.length else data
         if piece.is_plain:
-            assert isinstance(codec, SegmentCodec)
             region[...] = view_plain(codec, part, region.shape, reading.sample_strides)
             continue
         try:

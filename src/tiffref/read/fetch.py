@@ -24,7 +24,7 @@ from weakref import ref
 
 from ..errors import SelectionError, SourceError, StaleSource
 from ..io.allow import AllowList, is_local
-from ..io.clients import DaemonPool, find_file_system
+from ..io.clients import DaemonPool, after_fork, find_file_system
 from ..io.remote import RemoteFile
 from ..io.source import (
     ByteSource,
@@ -302,13 +302,8 @@ class Fetcher:
             raise TypeError(
                 "a store of an open file cannot be pickled: open the file by its path or URL"
             )
-        return {
-            "storage_options": self.storage_options,
-            "verify": self.verify,
-            "files": {},
-            "filesystems": self.filesystems,
-            "allow": self.allow,
-        }
+        names = ("storage_options", "verify", "files", "filesystems", "allow")
+        return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -412,13 +407,10 @@ def run_check(function: Callable[..., Any], *args: Any, wait: bool = False) -> F
     return future
 
 
-def _reset_after_fork() -> None:
+@after_fork
+def _reset_pools() -> None:
     # another thread of the parent process may have held the lock when it forked
     OPEN_FILES._lock = threading.Lock()
     # a forked child has the pool objects, but not their threads
     for pool in (fetch_pool, decode_pool, check_pool):
         pool.cache_clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_after_fork)

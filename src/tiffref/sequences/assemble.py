@@ -49,7 +49,7 @@ from ..model.combine import (
 from ..model.manifest import INLINED
 from ..references import References
 from .coordinates import Axis, warn_of_differing
-from .file_scans import GEO_TAGS, Part, have_same_location, without_tags
+from .file_scans import GEO_TAGS, Part, without_tags
 
 METADATA = frozenset({"georeference", "nodata"})
 """Differences between files that the user may ignore."""
@@ -381,7 +381,7 @@ def _describe_whole(
         variables, attributes, levels = _describe_mosaic(parts, images)
         placed = {path: _geozarr_attributes(level) for path, level in levels.items()}
         return variables, attributes, placed
-    if not have_same_location(parts):
+    if len(set(map(id, unify_locations([part.location for part in parts])))) > 1:
         return {}, {}, {}
     dropped = {*joined, *(f"{dim}{_suffix(path)}" for dim in joined for path in images)}
     group = parts[0].references.group

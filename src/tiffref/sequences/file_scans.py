@@ -31,7 +31,7 @@ from ..io.clients import DaemonPool
 from ..io.progress import Progress, resolve_progress
 from ..io.remote import open_source
 from ..metadata.describe import TAG_NAMES
-from ..metadata.geo import Location, locate, unify_locations
+from ..metadata.geo import Location, locate
 from ..model.array import Array, Group
 from ..model.manifest import Source
 from ..model.tiff_facts import LevelFacts
@@ -107,13 +107,6 @@ class Part:
     dates: Mapping[str, str] = field(default_factory=dict)
     location: Location = field(default_factory=Location)
     has_mask: bool = False
-
-
-def have_same_location(parts: Sequence[Part]) -> bool:
-    """Return whether all files have the same location."""
-    return (
-        len({id(location) for location in unify_locations([part.location for part in parts])}) == 1
-    )
 
 
 def members_of_sets(parts: Sequence[Part | None]) -> list[str]:

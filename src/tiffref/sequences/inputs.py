@@ -193,17 +193,10 @@ def _list_name(
             parse_pattern(name)  # raises for unmatched braces
         return FileList([name])
     if has_fields(name):
-        return FileList(_expand(to_glob(name), storage_options), pattern=_relative_pattern(name))
+        # without the folders before the first field, so that files may be moved
+        start = name.rfind("/", 0, name.index("{")) + 1
+        return FileList(_expand(to_glob(name), storage_options), pattern=name[start:])
     return _list([name], assets, storage_options)
-
-
-def _relative_pattern(pattern: str) -> str:
-    """Drop the folders before the first field, so that files may be moved.
-
-    >>> _relative_pattern("/data/2022/{tile}/B_{band}.tif")
-    '{tile}/B_{band}.tif'
-    """
-    return pattern[pattern.rfind("/", 0, pattern.index("{")) + 1 :]
 
 
 def _read_list(name: str, assets: Any, storage_options: Any) -> FileList:

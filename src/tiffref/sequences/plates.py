@@ -109,7 +109,6 @@ def _find_fields(
     for field in _fields(references.group, dims):
         group = _field_group(references.group, levels, field.place)
         image = group[levels[0]]
-        assert isinstance(image, Array)
         if image.manifest.is_missing.all():
             continue
         if field.path in fields:

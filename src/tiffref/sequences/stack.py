@@ -23,7 +23,6 @@ from ..errors import (
     MetadataWarning,
     SelectionError,
     StaleSource,
-    TiffrefError,
     check_arguments,
     first_few,
     warn,
@@ -240,13 +239,16 @@ def scan_sequence(
         fields = {name: values[is_read] for name, values in fields.items()}
         readable = [part for part in parts if part is not None]
         fields, parts = {"time": read_dates(readable, more.time_from), **fields}, [*readable]
-    record = {
+    record: dict[str, Any] = {
         "pattern": text,
         "formats": dict(more.formats or {}),
         "time_from": more.time_from,
         "concat": dict(plan.concat),
-        **_unreadable_record(failures, listed.urls),
     }
+    if failures:
+        first = [*failures.items()][:MAX_REPORTED]
+        rows = [{"url": listed.urls[n], "reason": str(error)} for n, error in first]
+        record |= {"n_unreadable": len(failures), "unreadable": rows}
     built = _build(parts, fields, more, plan, record)
     if plan.plate:
         return to_plate(built[0], allow_holes).with_attributes(**check_zattrs(zattrs))
@@ -306,13 +308,6 @@ def _read_fields(listed: FileList, pattern: str | None, options: AxisOptions) ->
         return read_values(name, column, kind)
 
     return read_fields(listed, pattern, options.formats, read)
-
-
-def _unreadable_record(failures: Mapping[int, TiffrefError], urls: Sequence[str]) -> dict[str, Any]:
-    rows = [
-        {"url": urls[n], "reason": str(error)} for n, error in list(failures.items())[:MAX_REPORTED]
-    ]
-    return {"n_unreadable": len(failures), "unreadable": rows} if failures else {}
 
 
 def _build(
@@ -557,7 +552,6 @@ def _join(
     children: dict[str, Array | Group] = dict(old.group.children)
     for path in level_paths(old.series[:1]):
         first, second = old.group[path], _compatible_array(old.group, new.group, path, dims)
-        assert isinstance(first, Array)
         for n, (axis, ours, theirs) in enumerate(joined):
             first = reindex_axis(first, n, ours, axis.length)
             second = reindex_axis(second, n, theirs, axis.length)
@@ -594,7 +588,6 @@ def _join(
 def _has_file(references: References, record: Mapping[str, Any]) -> NDArray[np.bool_]:
     """Return which positions of a sequence have a file; without holes also sparse ones have."""
     image = references.group[references.main_path]
-    assert isinstance(image, Array)
     return has_chunks(image, len(record["dims"])) | (not record.get("n_holes"))
 
 
@@ -602,15 +595,12 @@ def _axis(references: References, dim: str, at: int) -> Axis:
     child = references.group.children.get(dim)
     if isinstance(child, Array):
         return read_axis(dim, child)
-    image = references.group[references.main_path]
-    assert isinstance(image, Array)
-    return Axis.numbered(dim, image.shape[at])
+    return Axis.numbered(dim, references.group[references.main_path].shape[at])
 
 
 def _compatible_array(old: Group, new: Group, path: str, dims: Sequence[str]) -> Array:
     """Return the new array at a path; raise if it does not combine with the old one."""
     first, second = old[path], new.children.get(path)
-    assert isinstance(first, Array)
     if not isinstance(second, Array):
         raise ManifestMismatch("the new files lack a level", got=path)
     is_one = len(first.codecs) == len(second.codecs) == 1

@@ -213,9 +213,7 @@ class ZarrFileSequenceStore(ZarrStore):
         folder = self._names[0].rpartition("/")[0] if self._names else ""
         fetch = Fetcher(storage_options, verify=verify, allow=references.allow)
         if imread is not None:
-            array = references.group[main or ""]
-            assert isinstance(array, Array)
-            fetch = _CallbackFetcher(imread, array)
+            fetch = _CallbackFetcher(imread, references.group[main or ""])
             self._unit = "files"
         super().__init__(
             references=references,

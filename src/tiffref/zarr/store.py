@@ -237,7 +237,6 @@ class ZarrStore(Store):
         """
         # `_array` would take 1 ms for the keys
         array = self._references.group[self._checked_main()]
-        assert isinstance(array, Array)
         show = resolve_progress(progress, "reading", self._unit)
         return read_array(array, selection, fetch=self._fetch, out=out, progress=show)
 
