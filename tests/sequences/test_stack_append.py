@@ -78,19 +78,37 @@ def test_a_new_band_of_all_dates(tmp_path, keep):
     np.testing.assert_array_equal(read(after), read(tiffref.scan_sequence(pattern)))
 
 
-def test_sparse_files_are_no_holes(tmp_path, keep):
+def put_sparse(folder, day):
     """GDAL omits all tiles of an image that is nodata everywhere."""
+    put(folder, f"{day}_B04")
+    with tifffile.TiffFile(folder / f"S_{day}_B04.tif", mode="r+") as tif:
+        for code in (324, 325):
+            tif.pages[0].tags[code].overwrite([0] * 9)
 
-    def put_sparse(day):
-        put(tmp_path, f"{day}_B04")
-        with tifffile.TiffFile(tmp_path / f"S_{day}_B04.tif", mode="r+") as tif:
-            for code in (324, 325):
-                tif.pages[0].tags[code].overwrite([0] * 9)
 
+def test_sparse_files_beside_holes_are_no_holes(tmp_path, keep):
+    pattern = put(tmp_path, "20220505_B04", "20220505_B8A")
+    put_sparse(tmp_path, "20220601")
+    put_sparse(tmp_path, "20220701")
+    before = keep(tiffref.scan_sequence(pattern, allow_holes=True))
+    counts = []
+    for name in ("20220701_B8A", "20220601_B8A"):
+        put(tmp_path, name)
+        files = tmp_path / f"S_{name}.tif"
+        if name == "20220701_B8A":
+            with pytest.raises(ManifestMismatch, match=r"1 position would have no file\. Pass"):
+                tiffref.append_sequence(before, files)
+        after = tiffref.append_sequence(before, files, allow_holes=not counts)
+        counts.append(after.series[0]["sequence"]["n_holes"])
+        before = keep(after)
+    assert counts == [1, 0]
+
+
+def test_sparse_files_are_no_holes(tmp_path, keep):
     pattern = put(tmp_path, "20220505_B04")
-    put_sparse("20220601")
+    put_sparse(tmp_path, "20220601")
     before = keep(tiffref.scan_sequence(pattern))
-    put_sparse("20220701")
+    put_sparse(tmp_path, "20220701")
     put(tmp_path, "20220801_B04")
     after = tiffref.append_sequence(before, pattern)
     np.testing.assert_array_equal(read(after), read(tiffref.scan_sequence(pattern)))

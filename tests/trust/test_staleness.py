@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Callable
@@ -10,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import xarray as xr
 from faulty import FaultyServer
 from fsspec.implementations.reference import ReferenceNotReachable
 from servers import SERVERS, Place
 
 import tiffref
+import zarr
 from tiffref.errors import SourceError, StaleSource
 from tiffref.read import fetch
 from tiffref.references import References
@@ -153,6 +156,78 @@ def test_verify_never_reads_the_new_file(
         else:
             expected = image if change in ("grown", "shrunk") else image[::-1]
             np.testing.assert_array_equal(read(FIRST), expected[FIRST])
+
+
+# ---- chunks that were missing
+
+
+def sparse(n_tiles: int) -> bytes:
+    """An image of 3 x 4 tiles, of which the first ones are written."""
+    tiles = (np.full((32, 32), 7, "u2") if n < max(1, n_tiles) else None for n in range(12))
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as tif:  # whose first tile must not be missing
+        tif.write(tiles, shape=(96, 128), dtype="u2", tile=(32, 32), metadata=None)
+    if not n_tiles:
+        buffer.seek(0)
+        with tifffile.TiffFile(buffer, mode="r+b") as tif:
+            for code in (324, 325):
+                tif.pages[0].tags[code].overwrite([0] * 12)
+    return buffer.getvalue()
+
+
+def readers_of_missing(source: Any, zarr_format: int) -> list[Callable[[], Any]]:
+    store = ZarrTiffStore(source, zarr_format=zarr_format)
+    group = zarr.open_group(store, mode="r")
+    opened = xr.open_dataset(source, engine="tiffref")
+    key = "image/c/2/3" if zarr_format == 3 else "image/2.3"
+    return [
+        lambda: store[-1, -1], lambda: group["image"][-1, -1],
+        lambda: opened["image"][-1, -1].load(), lambda: store.fs.cat(key), lambda: store[key],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("n_tiles", [0, 1])
+@pytest.mark.parametrize(
+    ("name", "zarr_format"), [("refs.json", 2), ("refs.json", 3), ("refs.parq", 2)]
+)
+def test_tiles_that_are_written_after_the_scan(
+    tmp_path: Path, name: str, zarr_format: int, n_tiles: int
+) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(sparse(n_tiles))
+    tiffref.scan(path).write_fsspec(tmp_path / name, zarr_format=zarr_format)
+    for read in readers_of_missing(tmp_path / name, zarr_format)[:3]:
+        assert np.asarray(read()) == 0
+    path.write_bytes(sparse(12))
+    for read in readers_of_missing(tmp_path / name, zarr_format):
+        expect_error(read, str(path), "grown")
+
+
+def test_tiles_of_a_sequence_that_are_written_after_the_scan(tmp_path: Path) -> None:
+    for n in range(3):
+        (tmp_path / f"{n}.tif").write_bytes(sparse(n + 1))
+    references = tiffref.scan_sequence(tmp_path / "{t}.tif")
+    (tmp_path / "1.tif").write_bytes(sparse(12))
+    store = ZarrTiffStore(references)
+    assert store[0, -1, -1] == store[2, -1, -1] == 0
+    expect_error(lambda: store[1, -1, -1], str(tmp_path / "1.tif"), "grown")
+    expect_error(lambda: store[:, -1, -1], str(tmp_path / "1.tif"), "grown")
+
+
+@pytest.mark.parametrize("validators", ["etag", "modified", ""])
+def test_tiles_of_an_http_object_that_are_written_after_the_scan(
+    server: FaultyServer, validators: str
+) -> None:
+    file = Published(server, validators)
+    file.put(sparse(1), 1)
+    references = tiffref.scan(file.url)
+    store = ZarrTiffStore(references)
+    n_requests = len(server.requests)
+    assert (zarr.open_array(store, mode="r")[32:] == 0).all()
+    assert len(server.requests) <= n_requests + 1
+    file.put(sparse(12), 2)
+    for read in readers_of_missing(references, 2):
+        expect_error(read, file.url, "grown")
 
 
 # ---- HTTP

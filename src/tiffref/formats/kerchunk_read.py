@@ -442,6 +442,15 @@ class Parsed:
         sealed = None if seal is None else Sealed(seal, metadata, links, parts)
         names = {key.rpartition("/")[2] for key in metadata}
         zarr_format = 3 if "zarr.json" in names else 2
+        if len(provenance.sources) == 1:  # it is also the file of images without any chunks
+            (source,) = provenance.sources
+            levels = {level.get("path") for row in provenance.series for level in row["levels"]}
+            arrays = {
+                path: array
+                if array.manifest.sources or path not in levels
+                else replace(array, manifest=replace(array.manifest, sources=(source,)))
+                for path, array in arrays.items()
+            }
         group = Group.from_paths(arrays, nodes.groups, nodes.order)
         return cls(group, tuple(provenance.series), sealed, zarr_format, version)
 

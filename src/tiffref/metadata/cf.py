@@ -6,8 +6,8 @@ in names of satellite products, TIFF tags and metadata items.
 
 References: CF conventions 1.11, sections 4, 5.6 and appendix F; GDAL's netCDF driver for
 `GeoTransform` and `spatial_ref`; rioxarray for `gcps`; TIFF 6.0, DateTime (306); naming rules of
-Landsat Collection 2, HLS, MODIS and VIIRS (USGS, NASA), Sentinel-1, -2 and -3 (ESA), GOES (NOAA),
-PlanetScope and NAIP.
+Landsat Collection 2, HLS, MODIS, VIIRS and IMERG (USGS, NASA), Sentinel-1, -2 and -3 (ESA), GOES
+(NOAA), PlanetScope, NAIP and CHIRPS.
 """
 
 from __future__ import annotations
@@ -159,11 +159,15 @@ _PRODUCT_NAMES = tuple(
         (r"^OR_ABI-[^/]*_s(\d{13})", "%Y%j%H%M%S"),  # GOES
         (r"^(\d{8}_\d{6})_(?:\d\d_)?[0-9a-f]{4}_[13][AB]_", ""),  # PlanetScope
         (r"^m_\d{7}_[ns][ew]_\d\d_[\dh]+_(\d{8})", ""),  # NAIP
+        (r"^3B-[^/]*\.3IMERG\.(\d{8}-S\d{6})-", "%Y%m%d-S%H%M%S"),
+        # days and months, not chirps-v2.0.2020.01.3, a pentad or a dekad
+        (r"^chirps-v\d\.\d\.(?:[a-z]+\.)?(\d{4}\.\d\d\.\d\d)\.", "%Y.%m.%d"),
+        (r"^chirps-v\d\.\d\.(?:[a-z]+\.)?(\d{4}\.\d\d)\.(?!\d)", "%Y.%m"),
     )
 )
 """File and folder names of products, and the form of their date, "" if it is ISO 8601; the date is
 that of acquisition, not of processing."""
-_DATE = re.compile(r"\d{7}")
+_DATE = re.compile(r"\d{7}|\d{4}\.\d\d\.")
 
 _TIME_ITEMS = ("ACQUISITIONDATETIME", "ACQUISITION_DATE_TIME", "DATATAKE_1_DATATAKE_SENSING_START",
           "PRODUCT_START_TIME", "time_coverage_start")  # fmt: skip

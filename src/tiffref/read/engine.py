@@ -303,7 +303,7 @@ def _read_into(
     source, offset, length = array.manifest.take(reading.flat)
     rows = np.flatnonzero(source >= 0)
     if len(rows) < len(source):
-        _fill_missing(reading, np.flatnonzero(source == MISSING))
+        _fill_missing(reading, np.flatnonzero(source == MISSING), fetch)
         _read_inlined(reading, np.flatnonzero(source == INLINED))
         reading.count(len(source) - len(rows))
     for first in range(0, len(rows), MAX_CHUNKS):
@@ -319,7 +319,9 @@ def _read_into(
                 _read_local(reading, uncached, fetch)
 
 
-def _fill_missing(reading: Reading, rows: NDArray[np.int64]) -> None:
+def _fill_missing(reading: Reading, rows: NDArray[np.int64], fetch: Fetcher) -> None:
+    if len(rows):
+        fetch.check_missing(reading.array.manifest, reading.flat[rows])
     fill = reading.array.fill_value
     value = 0 if fill is None else fill
     if len(rows) == len(reading.flat):

@@ -22,6 +22,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, BinaryIO
 from weakref import ref
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..errors import SelectionError, SourceError, StaleSource
 from ..io.allow import AllowList, is_local
 from ..io.clients import DaemonPool, after_fork, find_file_system
@@ -34,7 +37,7 @@ from ..io.source import (
     wrong_length_error,
 )
 from ..io.urls import local_path
-from ..model.manifest import OBJECT_SCHEME, Source
+from ..model.manifest import INLINED, MISSING, OBJECT_SCHEME, Manifest, Source
 from ..references import References
 
 if TYPE_CHECKING:
@@ -218,6 +221,27 @@ class Fetcher:
         finish_check()
         return identity
 
+    def check_missing(self, manifest: Manifest, flat: NDArray[np.int64]) -> None:
+        """Check the files of missing chunks, which may have been written since the scan.
+
+        A chunk belongs to the only file of its plane (the last two axes); if there are several, its
+        file is not known. Errors as in `read`.
+        """
+        found = [set(range(len(manifest.sources)))]
+        if len(manifest.sources) > 1:
+            n_chunks = math.prod(manifest.shape[-2:])
+            planes = np.unique(flat // n_chunks)[:, None] * n_chunks + np.arange(n_chunks)
+            found = [set(manifest.take(plane)[0].tolist()) - {MISSING, INLINED} for plane in planes]
+        for row in {row for rows in found if len(rows) == 1 for row in rows}:
+            source = manifest.sources[row]
+            if not _has_state(source):
+                continue
+            opened, finish_check, expected = self._begin_check(source)
+            if expected is not None and not opened.is_local:  # here is no read that verifies it
+                finish_check = self._share_check(source, opened)
+            opened.identity(expected)
+            finish_check()
+
     def size(self, source: Source) -> int:
         """Return the size of a source in bytes, from the manifest if it is known there.
 
@@ -254,11 +278,15 @@ class Fetcher:
             self._check_unchanged(source, opened)
         if opened.verifies_reads:
             return opened, _do_nothing, source
+        is_done = self.verify == "always"
+        return opened, _do_nothing if is_done else self._share_check(source, opened), None
+
+    def _share_check(self, source: Source, opened: ByteSource) -> Callable[[], None]:
+        """Start a check, unless one is running or was a moment ago; return what waits for it."""
         checked, then = self._fresh.get(source.url, (None, 0.0))
         # by identity, which is faster than equality
-        is_fresh = checked is source and time.monotonic() - then < _CHECK_LIFETIME_S
-        if self.verify == "always" or is_fresh:
-            return opened, _do_nothing, None
+        if checked is source and time.monotonic() - then < _CHECK_LIFETIME_S:
+            return _do_nothing
         with self._lock:
             check = self._checks.get(source)
             if check is None:
@@ -279,11 +307,11 @@ class Fetcher:
                 if self._checks.get(source) is check:
                     del self._checks[source]
 
-        return opened, finish, None
+        return finish
 
     def _check_unchanged(self, source: Source, opened: ByteSource) -> None:
         """Compare a source with what was recorded, if anything was."""
-        if (source.size, source.etag, source.mtime) != (None, None, None):
+        if _has_state(source):
             check_unchanged(source, self._fetch_state(opened))
 
     def _fetch_state(self, opened: ByteSource) -> Source:
@@ -345,6 +373,10 @@ def _open_file(source: Any) -> Any:
 
 def _do_nothing() -> None:
     """Return: there is no check to wait for."""
+
+
+def _has_state(source: Source) -> bool:
+    return (source.size, source.etag, source.mtime) != (None, None, None)
 
 
 def _check_end(source: Source, offset: int, length: int) -> None:

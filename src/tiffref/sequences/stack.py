@@ -565,15 +565,17 @@ def _join(
         warn_of_differing(described, {"": old.group, new.sources[0].url: new.group})
     has_file = np.zeros([axis.length for axis in axes], bool)
     added = new.series[0]["sequence"]
-    has_file[np.ix_(*(ours for _, ours, _ in joined))] = _has_file(old, record)
-    has_file[np.ix_(*(theirs for *_, theirs in joined))] |= _has_file(new, added)
+    old_file, new_file = _has_file(old, record), _has_file(new, added)
+    has_file[np.ix_(*(ours for _, ours, _ in joined))] = old_file
+    has_file[np.ix_(*(theirs for *_, theirs in joined))] |= new_file
     empty = np.argwhere(~has_file)
-    holes = len(empty)
+    n_sparse = _count_sparse(old_file, record) + _count_sparse(new_file, added)
+    holes = max(0, len(empty) - n_sparse)
     if holes and not allow_holes:
         places = (describe_place(axes, tuple(place)) for place in empty[:MAX_REPORTED])
         raise ManifestMismatch(
             f"{count(holes, 'position')} would have no file",
-            got=first_few(places, "; "),
+            got=None if n_sparse else first_few(places, "; "),  # which ones these are is unknown
             hint="Pass allow_holes=True to leave them missing.",
         )
     children |= {axis.name: array for axis in axes if (array := axis.to_array()) is not None}
@@ -589,6 +591,11 @@ def _has_file(references: References, record: Mapping[str, Any]) -> NDArray[np.b
     """Return which positions of a sequence have a file; without holes also sparse ones have."""
     image = references.group[references.main_path]
     return has_chunks(image, len(record["dims"])) | (not record.get("n_holes"))
+
+
+def _count_sparse(has_file: NDArray[np.bool_], record: Mapping[str, Any]) -> int:
+    """Return how many of the positions without chunks are sparse files, as the others are holes."""
+    return max(0, int(np.count_nonzero(~has_file)) - record.get("n_holes", 0))
 
 
 def _axis(references: References, dim: str, at: int) -> Axis:

@@ -254,6 +254,13 @@ class KeySpace:
             return None
         return Chunk(exposed, flat)
 
+    def check_missing(self, key: str, fetch: Fetcher) -> None:
+        """Check the file of a missing chunk, if the key is that of one; errors as in `Fetcher`."""
+        chunk = parse_key(key, self._grids, self._zarr_format)
+        if chunk is not None:
+            path, flat = chunk
+            fetch.check_missing(self.arrays[path].array.manifest, np.array([flat]))
+
     def __iter__(self) -> Iterator[str]:
         """Iterate over all listed keys, documents first."""
         return self.with_prefix("")
@@ -450,6 +457,7 @@ class _ReferenceMapping(Mapping[str, Any]):
     def __getitem__(self, key: str) -> bytes | list[Any]:
         value = self._keys.find(key) if isinstance(key, str) else None
         if value is None:
+            self._keys.check_missing(str(key), self._fetch)
             raise KeyError(key)
         if not isinstance(value, Chunk):
             return value

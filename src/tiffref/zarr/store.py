@@ -205,7 +205,7 @@ class ZarrStore(Store):
             If the selection does not fit the array.
         """
         if isinstance(key, str):
-            data = read_value(self._keys.find(key), None, self._fetch)
+            data = read_value(self._find(key), None, self._fetch)
             if data is None:
                 raise KeyError(key)
             return bytes(data)
@@ -311,6 +311,9 @@ class ZarrStore(Store):
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         value = self._keys.find(key)
+        if value is None:
+            check = partial(self._keys.check_missing, key, self._fetch)
+            _ = check() if self._supports_sync_io else await asyncio.to_thread(check)
         if not isinstance(value, Chunk):
             data = read_value(value, byte_range, self._fetch)
         elif self._is_untrusted:
@@ -347,7 +350,7 @@ class ZarrStore(Store):
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
         """Return the same as `get`, without an event loop; parameters are as in `get`."""
-        value = self._keys.find(key)
+        value = self._find(key)
         if isinstance(value, Chunk) and self._is_untrusted:
             data = check_value(value, read_value(value, None, self._fetch), byte_range)
         else:
@@ -355,6 +358,12 @@ class ZarrStore(Store):
         if data is None:
             return None
         return (prototype or default_buffer_prototype()).buffer.from_bytes(data)
+
+    def _find(self, key: str) -> bytes | Chunk | None:
+        value = self._keys.find(key)
+        if value is None:
+            self._keys.check_missing(key, self._fetch)
+        return value
 
     @property
     def _is_untrusted(self) -> bool:
