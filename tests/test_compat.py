@@ -347,6 +347,17 @@ def test_misspelled_arguments_name_the_nearest(names: str, options: dict[str, An
     assert tifffile.imread("plain.tif", is_ome=False).shape == STACK.shape
 
 
+@pytest.mark.parametrize("names", ["img*.tif", ["img001.tif", "img002.tif"]])
+def test_sequences_take_arguments_for_opening_a_file(names: Any) -> None:
+    expected = tifffile.imread(names)
+    for options in ({"name": "x"}, {"is_shaped": False}, {"_multifile": False, "series": 0}):
+        with tifffile.imread(names, aszarr=True, **options) as store:
+            np.testing.assert_array_equal(store[...], expected)
+    for option in ({"offset": 8}, {"size": 100}, {"omexml": "<OME/>"}, {"superres": 1}):
+        with pytest.raises(tifffile.SelectionError, match="applies to a single file"):
+            tifffile.imread(names, aszarr=True, **option)
+
+
 @pytest.mark.parametrize("name", ["scan", "ZarrTiffStore", "ZarrFileSequenceStore"])
 def test_misspelled_options_of_scans_and_stores(name: str) -> None:
     call: Any = getattr(tifffile, name, None) or getattr(tifffile.zarr, name)

@@ -6,12 +6,16 @@ import pickle
 import re
 import tomllib
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
+import numpy as np
 import pytest
+import tifffile
 
+import tiffref
 from tiffref.errors import (
     MalformedTiff,
     MetadataWarning,
@@ -89,6 +93,23 @@ def test_our_own_warnings_are_collected() -> None:
     with pytest.warns(MetadataWarning, match="odd") as shown:
         warn(MetadataWarning("odd"))
     assert shown[0].filename == __file__
+
+
+def test_warnings_name_the_line_of_the_caller(tmp_path: Path) -> None:
+    """Whatever calls lie between: a decorator, a store, a sequence, a document."""
+    path = str(tmp_path / "a.tif")
+    scale = [(42112, "s", 0, "<GDALMetadata><Item", True)]
+    tifffile.imwrite(path, np.zeros((4, 4), "u1"), extratags=scale, metadata=None)
+    calls: list[Callable[[], object]] = [
+        lambda: tiffref.scan(path),
+        lambda: tiffref.zarr.ZarrTiffStore(path),
+        lambda: tiffref.imread(path, aszarr=True),
+        lambda: tiffref.scan_sequence([path]),
+    ]
+    for call in calls:
+        with pytest.warns(MetadataWarning, match="GDAL_METADATA") as shown:
+            call()
+        assert {one.filename for one in shown} == {__file__}
 
 
 def test_threads_collect_their_own_warnings() -> None:

@@ -14,14 +14,17 @@ import shlex
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+import xarray as xr
 
 import tiffref
 from tiffref.cli import main
+from tiffref.errors import checks_arguments
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -424,13 +427,20 @@ PYTHON = [
     ("scan('image.tif', axes='x')", "SelectionError",
      "unknown order of axes, got 'x', expected one of as-stored, ngff, bands-first"),
     ("scan('image.tif', chunkmode='x')", "SelectionError",
-     "unknown chunkmode 'x', expected None or tile"),
+     "unknown chunkmode, got 'x', expected tile"),
     ("scan('image.tif', zattrs=5)", "SelectionError",
-     "zattrs must be a mapping of names to values, not 5"),
+     "wrong type of the argument 'zattrs' of tiffref.scan(), got int 5, "
+     "expected Mapping[str, Any] or None"),
+    ("scan_sequence('*.tif', pattern=3)", "SelectionError",
+     "wrong type of the argument 'pattern' of tiffref.scan_sequence(), got int 3, "
+     "expected str or None"),
+    ("scan('image.tif', allow_holes='no')", "SelectionError",
+     "wrong type of the argument 'allow_holes' of tiffref.scan(), got str 'no', expected bool"),
     ("scan('image.tif', level='0')", "SelectionError",
-     "image.tif: level '0' does not exist: the file has level 0 only"),
+     "wrong type of the argument 'level' of tiffref.scan(), got str '0', expected int or None"),
     ("scan('image.tif').write_fsspec('a.json', url=5)", "SelectionError",
-     "not a path or URL, got int, expected text"),
+     "wrong type of the argument 'url' of tiffref.References.write_fsspec(), got int 5, "
+     "expected str or None"),
     ("validate('image.json', pixels=-1)", "SelectionError",
      "not a number of chunks, got -1, expected 0 or more, or 'all'"),
     ("validate('image.json', pixels='some')", "SelectionError",
@@ -512,3 +522,58 @@ def test_all_functions_suggest_the_names_of_options() -> None:
         needed = [None for one in parameters if one.default is one.empty and one.kind < 2]
         with pytest.raises(tiffref.UnknownArgument, match="has no argument 'nosuch'"):
             function(*needed, nosuch=1)
+
+
+TYPED = {
+    "scan('image.tif', ": "series level key chunkmode zattrs layout axes strict allow_holes sidecars "
+    "storage_options progress",
+    "scan_sequence(['image.tif'], ": "pattern concat mosaic on_mismatch ignore allow_holes zattrs axes "
+    "layout storage_options formats axesorder categories assets time_from series key workers progress",
+    "append_sequence('image.json', 'image.tif', ": "pattern allow_holes allow workers",
+    "imread(['image.tif', 'image.tif'], aszarr=True, ": "key imread imreadargs container pattern "
+    "axesorder categories chunkmode zattrs offset",
+    "refresh('image.json', ": "storage_options source_options allow dry_run",
+    "validate('image.json', ": "sources pixels storage_options source_options allow",
+    "set_cache_size(": "max_bytes",
+    "References.open('image.json', ": "storage_options allow",
+    "scan('image.tif').write_fsspec('a.json', ": "url groupname templatename zarr_format version "
+    "keep_signature storage_options",
+    "scan('image.tif').to_parquet('a.parq', ": "record_size",
+    "catalog.build('image.tif', 'c', ": "format url_prefix pattern stack group_by stac workers update "
+    "storage_options scheduler stack_options stack_format retries assets scan_options",
+    "catalog.open('c', ": "allow storage_options",
+    "zarr.ZarrTiffStore('image.tif', ": "key level chunkmode zattrs zarr_format verify allow strict axes",
+    "zarr.ZarrFileSequenceStore(['image.tif'], ": "imread chunkmode zattrs pattern categories workers",
+    "zarr.ZarrTiffStore('image.tif').read(": "out progress",
+    "open_dataset('image.tif', engine='tiffref', ": "series strict overviews storage_options allow",
+}
+"""Calls, and the arguments that are refused if they are of a wrong type."""
+
+
+@pytest.mark.parametrize("call", TYPED)
+def test_arguments_of_a_wrong_type(
+    call: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    names = {name: getattr(tiffref, name) for name in dir(tiffref)}
+    names |= {"catalog": tiffref.catalog, "zarr": tiffref.zarr}
+    names |= {"open_dataset": xr.open_dataset, "value": object()}
+    for name in TYPED[call].split():
+        with pytest.raises(tiffref.SelectionError):
+            eval(f"{call}{name}=value)", names)
+
+
+def test_arguments_of_the_right_types() -> None:
+    @checks_arguments()
+    def f(a: str, b: Sequence[int] | None = None, *, c: int | float = 0, d: bool = False) -> str:
+        return a
+
+    for b in (None, [1], (1,), range(2), np.arange(2)):
+        assert (
+            f("a", b, c=np.int16(1), d=np.bool_(True)) == f("a", b=b, c=np.float32(1), d=1) == "a"
+        )
+    for given in ({"b": 3}, {"c": "1"}, {"d": "no"}, {"d": None}):
+        with pytest.raises(
+            tiffref.SelectionError, match=f"argument '{next(iter(given))}' of .*f()"
+        ):
+            f("a", **given)

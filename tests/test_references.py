@@ -91,7 +91,7 @@ def test_write_fsspec_writes_the_document_of_to_kerchunk(
 def test_groupnames_that_no_reader_accepts(
     references: References, name: Any, zarr_format: int, version: int
 ) -> None:
-    with pytest.raises(SelectionError, match="not a groupname, got "):
+    with pytest.raises(SelectionError, match="groupname"):
         references.to_kerchunk(zarr_format, version, groupname=name)
     for root in (None, "", "/"):
         document = references.to_kerchunk(zarr_format, version, groupname=root)

@@ -16,6 +16,7 @@ from tifffile import TiffWriter, imwrite, memmap
 
 from .errors import SelectionError, check_arguments
 from .io.allow import is_local
+from .io.urls import check_address
 from .sequences.inputs import in_archive, is_many, reader_of
 from .zarr import ZarrFileSequenceStore, ZarrStore, ZarrTiffStore
 from .zarr.keyspace import CHUNKMODE
@@ -194,46 +195,54 @@ def imread(
     choice: dict[str, Any] = {"key": key, "series": series, "level": level}
     naming = {name: options.pop(name, None) for name in ("pattern", "axesorder", "categories")}
     sequence = {"imread": imread, **naming}
+    passed = {**choice, **sequence, "imreadargs": imreadargs, "container": container}
     if not wants_store and selection is None and not _is_url(files):
         given = {name: value for name, value in options.items() if name not in _STORE_ARGUMENTS}
+        given |= passed
         _check_options(given)
-        given |= {**choice, **sequence, "imreadargs": imreadargs, "container": container}
         return tifffile.imread(files, **_without_none({**given, "return_as": return_as}))
     from .sequences.stack import SequenceOptions, scan_sequence
     from .tiff.scan import scan
 
     stores = ZarrTiffStore, scan, ZarrFileSequenceStore, scan_sequence, SequenceOptions
-    _check_options(options, *stores)
+    _check_options(options | passed, *stores)
     if imread is None:
         choice |= imreadargs or {}
     elif imreadargs:
         sequence["imread"] = functools.partial(imread, **imreadargs)
     if container is not None:
-        files = in_archive("*" if files is None else files, os.fspath(container))
+        files = in_archive("*" if files is None else files, check_address(container))
     store = _open_store(files, sequence, {**choice, **_supported(options)})
     if wants_store and selection is None:
         return store
     with store:
-        return store[... if selection is None else selection]
+        return store.read(... if selection is None else selection)
 
 
 def _check_options(options: Mapping[str, Any], *functions: Callable[..., Any]) -> None:
-    named = [name for name in options if not name.startswith("is_")]
+    named = {name: value for name, value in options.items() if not name.startswith("is_")}
     check_arguments(named, imread, *functions, tifffile.imread, tifffile.TiffFile)
 
 
 def _open_store(files: Any, sequence: dict[str, Any], options: dict[str, Any]) -> ZarrStore:
     if isinstance(files, list | tuple) and len(files) == 1 and sequence["pattern"] is None:
         files = files[0]
+    options = _without_none(options)
+    names = [name for name in options if name in _OPEN_ARGUMENTS or name.startswith("is_")]
+    opening = {name: options.pop(name) for name in names}
     if is_many(files):
-        return ZarrFileSequenceStore(files, **_without_none(sequence), **_without_none(options))
-    names = {name for name in options if name in _OPEN_ARGUMENTS or name.startswith("is_")}
-    opening = _without_none({name: options[name] for name in names})
-    options = {name: value for name, value in options.items() if name not in names}
+        opening.pop("name", None)
+        if refused := sorted(opening.keys() & _OPEN_ARGUMENTS - {"_multifile"}):
+            raise SelectionError(f"{refused[0]}= applies to a single file")
+        if opening or sequence["imread"]:  # a function, by default tifffile's, reads whole files
+            parts = {n: options.pop(n) for n in ("key", "series", "level") if n in options}
+            reader = sequence["imread"] or tifffile.imread
+            sequence["imread"] = functools.partial(reader, **opening, **parts)
+        return ZarrFileSequenceStore(files, **_without_none(sequence), **options)
     if not opening:
-        return ZarrTiffStore(files, **_without_none(options))
+        return ZarrTiffStore(files, **options)
     with TiffFile(files, **opening) as tif:
-        return tif.aszarr(**_without_none(options))  # type: ignore[return-value]  # see TiffFile
+        return tif.aszarr(**options)  # type: ignore[return-value]  # see TiffFile
 
 
 def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:

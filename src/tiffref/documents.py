@@ -27,7 +27,7 @@ from .errors import (
     StaleSource,
     TiffrefError,
     UnsupportedTiff,
-    rejects_unknown_arguments,
+    checks_arguments,
     warn,
 )
 from .formats.parquet import is_written_as_parquet
@@ -103,7 +103,7 @@ def _write(
         write_document(references, target, zarr_format=zarr_format, rename=rename, **options)
 
 
-@rejects_unknown_arguments
+@checks_arguments()
 def convert(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
@@ -154,7 +154,7 @@ def convert(
     return references
 
 
-@rejects_unknown_arguments
+@checks_arguments()
 def rewrite(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
@@ -246,7 +246,7 @@ class Refreshed:
     rescanned: tuple[str, ...]
 
 
-@rejects_unknown_arguments
+@checks_arguments()
 def refresh(
     document: str | os.PathLike[str],
     *,

@@ -15,10 +15,13 @@ import errno
 import functools
 import inspect
 import itertools
+import numbers
 import re
+import reprlib
 import sys
+import types
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, ParamSpec, TypeVar
@@ -266,13 +269,13 @@ _SYNONYMS = {
 """Arguments of other packages (pystac-client, rasterio, rioxarray) -> ours of the same meaning."""
 
 
-def check_arguments(given: Iterable[str], *functions: Callable[..., Any]) -> None:
-    """Refuse keyword arguments that a function does not have.
+def check_arguments(given: Mapping[str, object], *functions: Callable[..., Any]) -> None:
+    """Refuse keyword arguments that a function does not have, or that have another type.
 
     Parameters
     ----------
     given
-        Names of the keyword arguments.
+        The keyword arguments.
     functions
         The function, and the classes of its further options.
 
@@ -280,22 +283,61 @@ def check_arguments(given: Iterable[str], *functions: Callable[..., Any]) -> Non
     ------
     UnknownArgument
         If one is unknown; the hint suggests the closest name, and where all are listed.
+    SelectionError
+        If one has a type that its annotation excludes.
     """
-    for name in given:
-        parameters = _parameters(functions)
-        if name not in parameters:
-            suggestion = did_you_mean(_SYNONYMS.get(name, name), parameters)
-            documented = functions[-1] if is_dataclass(functions[-1]) else functions[0]
-            hint = f"All are listed by help({_public_name(documented)})."
-            what = f"{functions[0].__name__}() has no argument '{name}'"
-            raise UnknownArgument(what, hint=f"{suggestion} {hint}" if suggestion else hint)
+    parameters = _parameters(functions)
+    for name, value in given.items():
+        if not isinstance(value, parameters.get(name, ())):
+            unknown = next((other for other in given if other not in parameters), name)
+            raise _argument_error(unknown, value, functions)
+
+
+def _argument_error(
+    name: str, value: object, functions: tuple[Callable[..., Any], ...]
+) -> SelectionError:
+    annotations = _annotations(functions)
+    if name not in annotations:
+        suggestion = did_you_mean(_SYNONYMS.get(name, name), annotations)
+        documented = functions[-1] if is_dataclass(functions[-1]) else functions[0]
+        hint = f"All are listed by help({_public_name(documented)})."
+        what = f"{functions[0].__name__}() has no argument '{name}'"
+        return UnknownArgument(what, hint=f"{suggestion} {hint}" if suggestion else hint)
+    function = _public_name(functions[0]).removesuffix(".__init__")
+    return SelectionError(
+        f"wrong type of the argument '{name}' of {function}()",
+        got=f"{type(value).__name__} {reprlib.repr(value)}",
+        expected=annotations[name].replace(" | ", " or "),
+    )
+
+
+def _annotations(functions: Iterable[Callable[..., Any]]) -> dict[str, str]:
+    """Return the annotations of the parameters by name; the first function with a name decides."""
+    signatures = [inspect.signature(function) for function in reversed([*functions])]
+    parameters = (p for signature in signatures for p in signature.parameters.values())
+    return {p.name: str(p.annotation) for p in parameters if p.kind is not p.VAR_KEYWORD}
+
+
+_TYPES: dict[str, tuple[Any, ...]] = {
+    "None": (types.NoneType,), "str": (str,), "int": (int, numbers.Integral),
+    "float": (float, numbers.Real), "slice": (slice,), "Mapping": (dict, Mapping),
+    "Sequence": (Iterable,), "Callable": (Callable,), "Progress": (Callable,),
+}  # fmt: skip
+"""Name in an annotation -> the types that are accepted. Others, such as Any, are not checked here:
+paths and documents are where they are opened."""
 
 
 @functools.cache
-def _parameters(functions: tuple[Callable[..., Any], ...]) -> list[str]:
-    signatures = map(inspect.signature, functions)
-    parameters = (p for signature in signatures for p in signature.parameters.values())
-    return [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+def _parameters(functions: tuple[Callable[..., Any], ...]) -> dict[str, tuple[Any, ...]]:
+    """Return the types that each parameter accepts."""
+    import numpy as np
+
+    known = _TYPES | {"bool": (bool, numbers.Integral, np.bool_)}
+    accepted = {}
+    for name, annotation in _annotations(functions).items():
+        kinds = re.sub(r"\[.*?\]+(?= |$)", "", annotation).split(" | ")
+        accepted[name] = tuple(kind for text in kinds for kind in known.get(text, (object,)))
+    return accepted
 
 
 def _public_name(item: Callable[..., Any]) -> str:
@@ -312,19 +354,34 @@ def _public_name(item: Callable[..., Any]) -> str:
     return f"{item.__module__}.{item.__qualname__}"
 
 
-def rejects_unknown_arguments(
-    function: Callable[_Arguments, _Result],
-) -> Callable[_Arguments, _Result]:
-    """Decorate a function to refuse unknown keyword arguments with `check_arguments`."""
-    parameters = inspect.signature(function).parameters.keys()
+def checks_arguments(
+    *further: type,
+) -> Callable[[Callable[_Arguments, _Result]], Callable[_Arguments, _Result]]:
+    """Decorate a function to check its arguments with `check_arguments`.
 
-    @functools.wraps(function)
-    def call(*args: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
-        if not options.keys() <= parameters:
-            check_arguments(options, function)
-        return function(*args, **options)
+    Parameters
+    ----------
+    further
+        Classes of its further options. Without any, a function with `**options` checks them itself.
+    """
 
-    return call
+    def decorate(
+        function: Callable[_Arguments, _Result],
+    ) -> Callable[_Arguments, _Result]:
+        parameters = inspect.signature(function).parameters
+        takes_any = not further and any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+        @functools.wraps(function)
+        def call(*args: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
+            given = dict(zip(parameters, args, strict=False)) | options
+            if takes_any:
+                given = {name: value for name, value in given.items() if name in parameters}
+            check_arguments(given, function, *further)
+            return function(*args, **options)
+
+        return call
+
+    return decorate
 
 
 def no_such_index(what: str, index: object, n: int, url: str | None = None) -> SelectionError:

@@ -19,8 +19,8 @@ from .errors import (
     MetadataWarning,
     SelectionError,
     TiffrefError,
+    checks_arguments,
     no_such_index,
-    rejects_unknown_arguments,
     warn,
 )
 from .formats import kerchunk, parquet
@@ -101,7 +101,7 @@ class References:
         """Return the references with more attributes at the root."""
         return replace(self, group=self.group.with_attributes(**attributes))
 
-    @rejects_unknown_arguments
+    @checks_arguments()
     def with_axes(self, axes: str | None) -> References:
         """Return the references with the axes of images in another order.
 
@@ -152,7 +152,7 @@ class References:
                 table.setdefault(source.url, source)
         return tuple(table.values())
 
-    @rejects_unknown_arguments
+    @checks_arguments()
     def to_kerchunk(
         self,
         zarr_format: int = 2,
@@ -194,7 +194,7 @@ class References:
         options = self._options(zarr_format, url, groupname, templatename, keep_signature)
         return kerchunk.to_kerchunk(version=version, **options)
 
-    @rejects_unknown_arguments
+    @checks_arguments()
     def write_fsspec(
         self,
         path: str | os.PathLike[str] | Any,
@@ -202,8 +202,8 @@ class References:
         *,
         groupname: str | None = None,
         templatename: str | None = None,
-        zarr_format: int = 2,
-        version: int = 1,
+        zarr_format: int | None = 2,
+        version: int | None = 1,
         keep_signature: bool = False,
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -253,7 +253,7 @@ class References:
         kerchunk.write_json(path=path, version=version, storage_options=storage_options, **options)
 
     @classmethod
-    @rejects_unknown_arguments
+    @checks_arguments()
     def open(
         cls,
         document: Mapping[str, Any] | str | os.PathLike[str],
@@ -278,7 +278,7 @@ class References:
         return read_references(document, storage_options, allow)[0]
 
     @classmethod
-    @rejects_unknown_arguments
+    @checks_arguments()
     def from_kerchunk(
         cls,
         document: Mapping[str, Any] | str | os.PathLike[str],
@@ -309,7 +309,7 @@ class References:
         """
         return _read(read_document, document, storage_options, allow)[0]
 
-    @rejects_unknown_arguments
+    @checks_arguments()
     def to_parquet(
         self,
         path: str | os.PathLike[str],
@@ -354,7 +354,7 @@ class References:
         )
 
     @classmethod
-    @rejects_unknown_arguments
+    @checks_arguments()
     def from_parquet(
         cls,
         path: str | os.PathLike[str],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tiffref.catalog.builder import Counts, Progress
+from tiffref.catalog.builder import BuildProgress, Counts
 
 
 class Screen:
@@ -25,7 +25,7 @@ class Screen:
 def test_progress(is_terminal: bool) -> None:
     screen = Screen(is_terminal)
     now = iter(range(100))
-    progress = Progress(screen, clock=lambda: next(now) * 15.0)
+    progress = BuildProgress(screen, clock=lambda: next(now) * 15.0)
     progress.update(Counts(100))
     progress.update(Counts(100, 50, 2, 0, 0, 5 << 20))
     assert "50 of 100 files, 3/s, 2 failed, 5.0 MiB of images, 0:00:15 left" in screen.text

@@ -14,7 +14,7 @@ from archive import contents, write_archive, write_image
 
 import tiffref
 import tiffref.catalog as catalog
-from tiffref.catalog.builder import Progress
+from tiffref.catalog.builder import BuildProgress
 from tiffref.catalog.storage import RemoteFolder
 from tiffref.errors import CatalogError, SourceError
 
@@ -137,7 +137,7 @@ def test_update(archive: Path, tmp_path: Path, place: Place) -> None:
 
 @on_both
 def test_two_builds_at_once_lose_no_data(archive: Path, tmp_path: Path, place: Place) -> None:
-    class Between(Progress):
+    class Between(BuildProgress):
         """Runs another build of the same catalog when the first has written half of it."""
 
         def update(self, counts: Any) -> None:

@@ -150,6 +150,12 @@ def test_imread_of_objects_is_refused(arrays, tmp_path):
         ZarrFileSequenceStore(str(tmp_path / "*.npy"), imread=lambda _: np.array([[None]]))
 
 
+def test_imread_reads_no_part_of_a_file(arrays, tmp_path):
+    for part in ({"key": 0}, {"series": 1}, {"level": 1}, {"chunkmode": "page"}):
+        with pytest.raises(SelectionError, match=f"always one chunk, got {next(iter(part))}="):
+            ZarrFileSequenceStore(str(tmp_path / "*.npy"), imread=np.load, **part)
+
+
 def test_imread_with_a_pattern(arrays, tmp_path):
     store = ZarrFileSequenceStore(str(tmp_path / "a_t{t}_c{c}.npy"), imread=load)
     check(store, arrays.reshape(3, 2, 7, 9))

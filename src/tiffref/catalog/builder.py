@@ -22,7 +22,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..errors import CatalogError, SelectionError, check_arguments, requires_extra
+from ..errors import (
+    CatalogError,
+    SelectionError,
+    check_arguments,
+    checks_arguments,
+    requires_extra,
+)
 from ..formats.summary import count, format_bytes
 from ..io.atomic import open_atomic
 from ..io.urls import check_address, has_scheme, local_path, shared_folder, to_document_url
@@ -77,7 +83,7 @@ class Counts:
 
 
 @dataclass(slots=True)
-class Progress:
+class BuildProgress:
     """Shows progress on a stream: a bar on a terminal, a line every 10 s elsewhere."""
 
     stream: TextIO = field(default_factory=lambda: sys.stderr)
@@ -269,7 +275,7 @@ class _BuildRun:
 
     journal: Journal
     settings: Settings
-    progress: Progress | None
+    progress: BuildProgress | None
     fail_fast: bool
     counts: Counts
     is_shared: bool = False
@@ -448,13 +454,14 @@ class BuildOptions:
     retries: int = 3
     backoff_s: float = 0.5
     report: str | os.PathLike[str] | None = None
-    progress: bool | Progress = False
+    progress: bool | BuildProgress = False
     assets: Sequence[str] | None = None
     scan_options: Mapping[str, Any] | None = None
     output_options: Mapping[str, Any] | None = None
     keep_signature: bool = False
 
 
+@checks_arguments(BuildOptions)
 def build(
     files: Any,
     output: str | os.PathLike[str],
@@ -523,7 +530,6 @@ def build(
     MissingExtra
         If a required package is not installed.
     """
-    check_arguments(options, build, BuildOptions)
     more = BuildOptions(**options)
     import_pyarrow()
     with requires_extra("catalog", "footprints of images need shapely"):
@@ -547,7 +553,7 @@ def build(
         "format": more.stack_format,
         "options": dict(more.stack_options or {}),
     }
-    progress = Progress() if more.progress is True else more.progress or None
+    progress = BuildProgress() if more.progress is True else more.progress or None
     with contextlib.ExitStack() as resources:
         folder, journal = resources.enter_context(target.claim(more.wait_for_lock))
         plan = _check_plan(folder, plan)
@@ -591,8 +597,8 @@ def _check_options(format: str, more: BuildOptions, stack: bool, group_by: Seque
     for given in (format, more.stack_format):
         if given not in FORMATS:
             raise SelectionError("unknown format", got=repr(given), expected=sorted(FORMATS))
-    check_arguments(more.scan_options or (), scan, ScanOptions)
-    check_arguments(more.stack_options or (), scan_sequence, SequenceOptions)
+    check_arguments(more.scan_options or {}, scan, ScanOptions)
+    check_arguments(more.stack_options or {}, scan_sequence, SequenceOptions)
     if group_by and not stack:
         raise SelectionError("group_by needs combined sets", hint="Add stack=True (--stack).")
 

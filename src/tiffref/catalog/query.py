@@ -20,8 +20,8 @@ from ..errors import (
     MissingSource,
     SelectionError,
     SourceError,
+    checks_arguments,
     did_you_mean,
-    rejects_unknown_arguments,
     requires_extra,
     safe_cause,
     unreadable,
@@ -47,7 +47,7 @@ _SHOWN_COLUMNS, _SHOWN_ROWS = ("url", "status", "shape", "dtype", "time"), 10
 _REQUIRED_COLUMNS = frozenset({"url", "status", "references", "time", "bounds", "bbox", "geometry"})
 
 
-@rejects_unknown_arguments
+@checks_arguments()
 def open_catalog(
     path: str | os.PathLike[str],
     storage_options: Mapping[str, Any] | None = None,
@@ -146,7 +146,7 @@ class Catalog:
         """Addresses of the files."""
         return self.table["url"].to_pylist()
 
-    @rejects_unknown_arguments
+    @checks_arguments()
     def query(
         self,
         *,

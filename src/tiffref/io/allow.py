@@ -31,7 +31,7 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote
 
-from ..errors import UntrustedSource
+from ..errors import SelectionError, UntrustedSource
 from .urls import expand_host, local_path
 
 ANYWHERE = "*"
@@ -126,8 +126,10 @@ class AllowList:
     """
 
     def __init__(self, prefixes: str | Iterable[str]) -> None:
-        listed = (prefixes,) if isinstance(prefixes, str) else map(os.fspath, prefixes)
-        self.prefixes = given = tuple(map(expand_host, listed))
+        listed = [prefixes] if isinstance(prefixes, str) else [*prefixes]
+        if other := [item for item in listed if not isinstance(item, str | os.PathLike)]:
+            raise SelectionError("not an address to allow", got=repr(other[0]))
+        self.prefixes = given = tuple(expand_host(os.fspath(item)) for item in listed)
         self._exact = frozenset(given)
         self._permitted: set[str] = set()
 

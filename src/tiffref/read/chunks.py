@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from ..codecs.decode import SegmentDecoder, split_inlined, undo_transposes
 from ..codecs.foreign import decode_foreign
 from ..codecs.guard import check_expansion, min_stored_bytes
-from ..errors import rejects_unknown_arguments
+from ..errors import checks_arguments
 from ..io.clients import after_fork
 from ..model.array import Array
 from ..model.codec import ForeignCodec, SegmentCodec
@@ -228,7 +228,7 @@ CACHE = ChunkCache(64 << 20)
 """The cache of this process."""
 
 
-@rejects_unknown_arguments
+@checks_arguments()
 def set_cache_size(max_bytes: int) -> None:
     """Set how many bytes of decoded chunks this process caches; 0 turns the cache off.
 

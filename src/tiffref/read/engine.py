@@ -286,10 +286,10 @@ def make_target(array: Array, selection: Selection, out: NDArray | None) -> NDAr
                 got=f"{array.dtype} samples of shape {selection.counts}",
                 hint="Read a part, or a smaller level.",
             ) from error
-    if out.shape != selection.shape or out.dtype != array.dtype:
+    if not isinstance(out, np.ndarray) or (out.shape, out.dtype) != (selection.shape, array.dtype):
         raise SelectionError(
             "the output array does not fit the selection",
-            got=f"{out.dtype} {out.shape}",
+            got=f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__,
             expected=f"{array.dtype} {selection.shape}",
         )
     return out[selection.inverse]

@@ -24,6 +24,7 @@ from ..errors import (
     SelectionError,
     StaleSource,
     check_arguments,
+    checks_arguments,
     first_few,
     warn,
 )
@@ -128,6 +129,7 @@ class SequenceOptions(AxisOptions):
     progress: Progress | bool | None = None
 
 
+@checks_arguments(SequenceOptions)
 def scan_sequence(
     files: Any,
     *,
@@ -203,7 +205,6 @@ def scan_sequence(
     >>> cube.group["image"].dims
     ('time', 'band', 'y', 'x')
     """
-    check_arguments(options, scan_sequence, SequenceOptions)
     more = SequenceOptions(**options)
     plan = _plan(concat, mosaic, on_mismatch, ignore, allow_holes, layout)
     listed = list_tiffs(files, more.assets, storage_options)
@@ -396,6 +397,7 @@ def _finish(built: Sequence[References], zattrs: Mapping[str, Any]) -> Reference
     return References(Group(children, dict(zattrs)), series, axes=built[0].axes)
 
 
+@checks_arguments(SequenceOptions)
 def append_sequence(
     references: References | str | os.PathLike[str],
     files: Any,
@@ -439,7 +441,6 @@ def append_sequence(
         If new files do not combine with the old ones, have coordinates of old ones, or some are
         missing.
     """
-    check_arguments(options, append_sequence, SequenceOptions)
     if fixed := sorted(set(options) & set(_AXIS_OPTIONS)):
         raise SelectionError("the axes of a sequence cannot be changed", got=", ".join(fixed))
     if not isinstance(references, References):

@@ -21,7 +21,7 @@ from ..errors import (
     SelectionError,
     TiffrefError,
     TruncationWarning,
-    check_arguments,
+    checks_arguments,
     no_such_index,
     warn,
 )
@@ -44,8 +44,10 @@ from .series import ImageFile, Listing
 from .sidecars import Sidecars, add_sidecars, has_sidecars
 from .vendor_metadata import is_vendor_file, tifffile_errors
 
-_CHUNK_MODES = frozenset({"strile", "tile", "plane", "page", "frame", "file", "none", "auto"})
-"""Names of chunk modes. Modes that decode only matter to stores."""
+_CHUNK_MODES = frozenset({
+    "strile", "tile", "plane", "page", "frame", "file", "none", "auto", *"0123",
+})  # fmt: skip
+"""Names and numbers of chunk modes. Modes that decode only matter to stores."""
 _SPARSE_KINDS = frozenset({"ndtiff", "mmstack"})
 """Series with an index of what was acquired: positions without a page are not missing files, unless
 the files of the set name others."""
@@ -94,8 +96,8 @@ class _Options(ScanOptions):
     def __post_init__(self) -> None:
         self.report = Report("", self.strict)
         name = str(getattr(self.chunkmode, "name", self.chunkmode)).lower()
-        if isinstance(self.chunkmode, str) and name not in _CHUNK_MODES:
-            raise SelectionError(f"unknown chunkmode {self.chunkmode!r}", expected="None or tile")
+        if name not in _CHUNK_MODES:
+            raise SelectionError("unknown chunkmode", got=repr(self.chunkmode), expected="tile")
         self.chunkmode = name
 
     @property
@@ -104,6 +106,7 @@ class _Options(ScanOptions):
         return self.chunkmode in ("0", "strile", "tile")
 
 
+@checks_arguments(ScanOptions)
 def scan(
     source: Any,
     *,
@@ -178,7 +181,6 @@ def scan(
     (512, 768)
     >>> references.write_fsspec("image.json")
     """
-    check_arguments(options, scan, ScanOptions)
     added = check_zattrs(zattrs)
     references, _ = scan_with_facts(
         source, series=series, level=level, key=key, fillvalue=fillvalue, layout=layout,

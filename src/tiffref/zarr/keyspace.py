@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 
 from ..codecs.foreign import check_chunk
+from ..errors import SelectionError
 from ..formats.columnar import missing_columns
 from ..formats.kerchunk import in_format
 from ..formats.keys import BLOCK_ROWS, KeyRule, parse_key
@@ -97,19 +98,19 @@ def parse_chunkmode(value: Any) -> CHUNKMODE | None:
 
     Raises
     ------
-    ValueError
+    SelectionError
         If there is no such mode.
     """
     if value is None:
         return None
     name = value if isinstance(value, str) else getattr(value, "name", None)
-    if name is None and isinstance(value, int) and not isinstance(value, bool):
-        return CHUNKMODE(value)
     try:
+        if name is None and isinstance(value, int) and not isinstance(value, bool):
+            return CHUNKMODE(value)
         return CHUNKMODE[str(name).upper()]
-    except KeyError:
-        names = ", ".join(CHUNKMODE.__members__)
-        raise ValueError(f"chunkmode is {value!r}, expected one of {names}") from None
+    except (KeyError, ValueError):
+        expected = ", ".join(CHUNKMODE.__members__)
+        raise SelectionError("unknown chunkmode", got=repr(value), expected=expected) from None
 
 
 def expose_array(array: Array, chunkmode: CHUNKMODE | None, zarr_format: int = 2) -> ExposedArray:

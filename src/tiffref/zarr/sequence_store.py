@@ -23,6 +23,7 @@ from ..errors import (
     UnknownArgument,
     UnsupportedTiff,
     check_arguments,
+    checks_arguments,
     unreadable,
 )
 from ..model.array import Array, chunk_grid
@@ -187,6 +188,7 @@ class ZarrFileSequenceStore(ZarrStore):
         If files do not combine.
     """
 
+    @checks_arguments()
     def __init__(
         self,
         files: Any,
@@ -265,7 +267,7 @@ def _scan_files(
             raise UnknownArgument(f"a store of references has no argument '{name}'")
         return with_values(files, given["fillvalue"], given["zattrs"])
     if imread is not None:
-        _check_whole_files(mode, options.get("key"))
+        _check_whole_files(mode, options)
         return stack_arrays(
             files,
             partial(describe_files, imread, fill_value=given["fillvalue"]),
@@ -279,10 +281,13 @@ def _scan_files(
     return scan_sequence(files, **given, **merged)
 
 
-def _check_whole_files(mode: CHUNKMODE | None, key: Any) -> None:
-    if mode not in (None, CHUNKMODE.FILE) or key is not None:
-        raise SelectionError(
-            "files read by a function are always one chunk",
-            got=f"chunkmode={mode.name if mode is not None else None}, key={key}",
-            expected="chunkmode='file' and no key",
-        )
+def _check_whole_files(mode: CHUNKMODE | None, options: Mapping[str, Any]) -> None:
+    given = {"chunkmode": mode, **{name: options.get(name) for name in ("key", "series", "level")}}
+    allowed = {"chunkmode": (None, CHUNKMODE.FILE), "key": (None,)}
+    for name, value in given.items():
+        if value not in allowed.get(name, (None, 0)):
+            raise SelectionError(
+                "files read by a function are always one chunk",
+                got=f"{name}={getattr(value, 'name', value)}",
+                expected="chunkmode='file', and no key, series or level",
+            )

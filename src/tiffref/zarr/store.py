@@ -23,7 +23,13 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 
 from ..documents import open_references
-from ..errors import SelectionError, UnknownArgument, UnsupportedTiff, check_arguments
+from ..errors import (
+    SelectionError,
+    UnknownArgument,
+    UnsupportedTiff,
+    check_arguments,
+    checks_arguments,
+)
 from ..formats.summary import ARRAY_HEADING, html_table, outline
 from ..io.progress import Progress, resolve_progress
 from ..model.array import Array, Group, check_zattrs
@@ -100,7 +106,7 @@ class ZarrStore(Store):
         read_only: bool = True,
     ) -> None:
         if not read_only:
-            raise ValueError("read_only is False, expected True: the store cannot be written")
+            raise SelectionError("the store cannot be written", got="read_only=False")
         super().__init__(read_only=True)
         self._references = references or References(Group())
         names = [name for name, _ in self._references.group.arrays()]
@@ -211,6 +217,7 @@ class ZarrStore(Store):
             return bytes(data)
         return self.read(key)
 
+    @checks_arguments()
     def read(
         self,
         selection: Any = ...,
@@ -517,9 +524,11 @@ class ZarrTiffStore(ZarrStore):
     allow
         Prefixes of the addresses that a reference document may read, as in
         `References.from_kerchunk`.
+    read_only
+        Must be true.
     options
         `axes` is the order of axes, as in `tiffref.scan`. Of a TIFF, other arguments of that
-        function, such as `sidecars` and `strict`. `read_only`, which must be true.
+        function, such as `sidecars` and `strict`.
 
     Raises
     ------
@@ -529,6 +538,7 @@ class ZarrTiffStore(ZarrStore):
         If there is no such series, level or page.
     """
 
+    @checks_arguments()
     def __init__(
         self,
         tifffile: Any,
@@ -543,12 +553,12 @@ class ZarrTiffStore(ZarrStore):
         storage_options: Mapping[str, Any] | None = None,
         verify: str = "first",
         allow: str | Sequence[str] | None = None,
+        read_only: bool = True,
         **options: Any,
     ) -> None:
         if options:
             _check_options(options, is_document(tifffile))
         mode, axes = parse_chunkmode(chunkmode), options.pop("axes", None)
-        read_only = options.pop("read_only", True)
         if is_document(tifffile):
             if key is not None:
                 what = "a reference document has no pages to choose"
@@ -593,8 +603,8 @@ class ZarrTiffStore(ZarrStore):
 def _check_options(options: Mapping[str, Any], is_document: bool) -> None:
     from ..tiff.scan import ScanOptions, scan
 
-    check_arguments(options.keys() - {"read_only"}, ZarrTiffStore, ScanOptions, scan)
-    scan_only = sorted(options.keys() - {"axes", "read_only", "sidecars"})
+    check_arguments(options, ZarrTiffStore, ScanOptions, scan)
+    scan_only = sorted(options.keys() - {"axes", "sidecars"})
     if is_document and scan_only:
         raise UnknownArgument(f"a store of references has no argument '{scan_only[0]}'")
 
