@@ -65,4 +65,4 @@ def test_arguments_of_python_are_spelled_as_options() -> None:
     assert name_options(text, ["--concat"]) == ("Or use fields: --concat row=y --concat column=x.")
     text = "level=2 is not series=0: choose with level=."
     assert name_options(text, ["--level"]) == "--level 2 is not series=0: choose with --level."
-    assert name_options("verify='never' reads it", command.options()) == "verify='never' reads it"
+    assert name_options("Pass a=True, not b=True.", ["--b"]) == "Pass a=True (in Python), not --b."

@@ -11,6 +11,7 @@ usage error; 3 something could not be read or written; 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 
@@ -82,9 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse exits after --help and after a usage error
         return stop.code if isinstance(stop.code, int) else USAGE
     verbosity = -1 if getattr(parsed, "quiet", False) else getattr(parsed, "verbose", 0)
+    options = parsed.parser.options()
     with log_to_stderr(verbosity), warnings.catch_warnings():
         warnings.simplefilter("default")
-        warnings.showwarning = show_warning
+        warnings.showwarning = functools.partial(show_warning, options)
         try:
             code = parsed.run(parsed)
         except BrokenPipeError:
@@ -93,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report("interrupted")
             return INTERRUPTED
         except tuple(kind for kind, _ in EXIT_CODES) as error:
-            report(name_options(describe(error), parsed.parser.options()))
+            report(name_options(describe(error), options))
             return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
     return code
 

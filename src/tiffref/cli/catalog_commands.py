@@ -137,7 +137,8 @@ def _build(arguments: argparse.Namespace) -> int:
         console.say(summary.output)
         console.say(format_table([list(row) for row in summary.table()]))
     for name, error in [*summary.failures, *summary.combined_failed]:
-        console.report(error if name in error else f"{name}: {error}", "warning")
+        text = error if name in error else f"{name}: {error}"
+        console.report(console.name_options(text, arguments.parser.options()), "warning")
     if summary.failed > len(summary.failures):
         console.report(f"{summary.failed - len(summary.failures):,} more failed", "warning")
     return console.OK if summary.is_complete else console.INVALID

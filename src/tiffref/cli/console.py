@@ -94,9 +94,9 @@ def say(text: str) -> None:
         print(printable(text, _ALLOWED_CONTROLS))
 
 
-def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+def show_warning(options: Sequence[str], message: Warning | str, *_: Any, **__: Any) -> None:
     """Report a warning without its line of code, which does not help users."""
-    report(str(message), "warning")
+    report(name_options(str(message), options), "warning")
 
 
 @contextmanager
@@ -401,12 +401,16 @@ def name_options(text: str, options: Sequence[str]) -> str:
     '--allow-holes leaves them missing.'
     >>> name_options("on_mismatch='split' makes two.", ["--on-mismatch"])
     '--on-mismatch split makes two.'
+    >>> name_options("on_mismatch='split' makes two.", [])
+    "on_mismatch='split' (in Python) makes two."
     """
 
     def replace(match: re.Match[str]) -> str:
         option = f"--{match['name'].replace('_', '-')}"
         if option not in options:
-            return match[0]
+            before = text[: match.start()]
+            is_advice = not before or before.endswith(("\n", ". ", "Pass ", "with "))
+            return f"{match[0]} (in Python)" if is_advice else match[0]
         if match["pairs"]:
             pairs = re.findall("'(.*?)': '(.*?)'", match["pairs"])
             return " ".join(f"{option} {name}={value}" for name, value in pairs)
