@@ -44,6 +44,7 @@ from .references import (
     References,
     is_document,
     level_paths,
+    open_document,
     read_references,
     write_document,
 )
@@ -70,11 +71,8 @@ def open_references(
     options
         Options of `scan` or `scan_sequence`; none for documents.
     """
-    if isinstance(source, References):
-        given = (allow,) if isinstance(allow, str) else allow
-        return source if given is None else replace(source, allow=given)
     if is_document(source):
-        return read_references(source, storage_options, allow)[0]
+        return open_document(source, storage_options, allow)
     # imported on demand, to start faster
     from .sequences.inputs import is_many
     from .sequences.stack import scan_sequence

@@ -460,6 +460,18 @@ def read_references(
     return _read(read, document, storage_options, allow)
 
 
+def open_document(
+    document: Any,
+    storage_options: Mapping[str, Any] | None = None,
+    allow: str | Sequence[str] | None = None,
+) -> References:
+    """Return references to a document, or with another allow-list if they are `References`."""
+    if isinstance(document, References):
+        given = (allow,) if isinstance(allow, str) else allow
+        return document if given is None else replace(document, allow=tuple(given))
+    return read_references(document, storage_options, allow)[0]
+
+
 def _read(
     read: Callable[..., Parsed], document: Any, storage_options: Any, allow: Any
 ) -> tuple[References, Parsed]:

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 
-from ..documents import open_references
 from ..errors import (
     SelectionError,
     UnknownArgument,
@@ -36,7 +35,7 @@ from ..model.array import Array, Group, check_zattrs
 from ..model.manifest import INLINED, Manifest
 from ..read.engine import read_array
 from ..read.fetch import Fetcher, make_fetcher
-from ..references import References, is_document, select_levels
+from ..references import References, is_document, open_document, select_levels
 from ..signatures import redact
 from .batching import Requests
 from .keyspace import (
@@ -563,7 +562,7 @@ class ZarrTiffStore(ZarrStore):
             if key is not None:
                 what = "a reference document has no pages to choose"
                 raise SelectionError(what, got=f"key={key}")
-            whole = open_references(tifffile, storage_options, allow=allow)
+            whole = open_document(tifffile, storage_options, allow)
             if whole.series or series or level is not None:
                 whole = select_levels(whole, series or 0, level)
             main = _main_path(whole) if whole.series else _largest_array(whole.group)
