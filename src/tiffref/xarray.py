@@ -208,7 +208,8 @@ def _split_options(options: Mapping[str, Any]) -> tuple[EngineOptions, dict[str,
     """Separate the options of the engine from those for decoding by xarray."""
     decoding = {name: value for name, value in options.items() if name in _DECODERS}
     own = {name: value for name, value in options.items() if name not in decoding}
-    check_arguments(own, xr.open_dataset, EngineOptions)
+    if own:
+        check_arguments(own, xr.open_dataset, EngineOptions)
     return EngineOptions(**own), decoding
 
 
