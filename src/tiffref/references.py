@@ -146,11 +146,7 @@ class References:
     @property
     def sources(self) -> tuple[Source, ...]:
         """All files that contain chunks, with their state when they were scanned."""
-        table: dict[str, Source] = {}
-        for _, array in self.group.arrays():
-            for source in array.manifest.sources:
-                table.setdefault(source.url, source)
-        return tuple(table.values())
+        return tuple(self.group.sources().values())
 
     @checks_arguments()
     def to_kerchunk(
@@ -400,11 +396,11 @@ class References:
                 "address for it",
                 hint="Scan its path or URL, or read it through ZarrTiffStore, which needs none.",
             )
-        rename = to_document_url if url is None else plan_prefix(url, addresses)
+        rename = None if url is None else plan_prefix(url, addresses)
         if url is None:
             warn_about_signatures(addresses, is_kept=keep_signature)
             warn_about_chains(addresses)
-            rename = to_full_url if keep_signature else rename
+            rename = to_full_url if keep_signature else None
             if isinstance(target, str | os.PathLike):
                 check_new_location(addresses, self.allow, os.fspath(target))
         options = {
@@ -412,7 +408,7 @@ class References:
             "series": move_series(shown.series, path), "is_sealed": self.allow is None,
         }  # fmt: skip
         if templatename:
-            folder = shared_folder([rename(address) for address in addresses])
+            folder = shared_folder([*map(rename or to_document_url, addresses)])
             options["templates"] = {templatename: folder}
         return options
 

@@ -5,22 +5,27 @@ from __future__ import annotations
 import io
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
 import pytest
 
 from tiffref.errors import SourceError
-from tiffref.io.atomic import open_atomic, open_folder_atomic, watch
+from tiffref.io.atomic import open_folder_atomic, watch, write_atomic
 
 
-def test_a_file_is_replaced_when_the_block_ends(tmp_path: Path) -> None:
+def test_a_file_is_replaced_after_the_last_piece(tmp_path: Path) -> None:
     path = tmp_path / "refs.json"
     path.write_bytes(b"old")
     path.chmod(0o640)
-    with open_atomic(path) as file:
-        file.write(b"new")
+
+    def pieces() -> Iterator[bytes]:
+        yield b"n"
         assert path.read_bytes() == b"old"
+        yield b"ew"
+
+    write_atomic(path, pieces())
     assert path.read_bytes() == b"new"
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert [*tmp_path.iterdir()] == [path]
@@ -29,10 +34,14 @@ def test_a_file_is_replaced_when_the_block_ends(tmp_path: Path) -> None:
 def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "refs.json"
     path.write_bytes(b"old")
+
+    def pieces(error: type[BaseException]) -> Iterator[bytes]:
+        yield b"half"
+        raise error
+
     for error in (ValueError, KeyboardInterrupt):
-        with pytest.raises(error), open_atomic(path) as file:
-            file.write(b"half")
-            raise error
+        with pytest.raises(error):
+            write_atomic(path, pieces(error))
     assert path.read_bytes() == b"old"
     assert [*tmp_path.iterdir()] == [path]
 
@@ -41,8 +50,7 @@ def test_a_link_keeps_pointing_to_the_file(tmp_path: Path) -> None:
     path, link = tmp_path / "refs.json", tmp_path / "link.json"
     path.touch()
     link.symlink_to(path)
-    with open_atomic(link) as file:
-        file.write(b"new")
+    write_atomic(link, [b"new"])
     assert link.is_symlink() and path.read_bytes() == b"new"
 
 
@@ -54,30 +62,35 @@ def test_a_link_to_a_pipe_is_written_and_a_folder_is_refused(
     link = tmp_path / "out"
     link.symlink_to(f"/dev/fd/{writer}")
     with open(reader, "rb") as got:  # noqa: PTH123
-        with open_atomic(link) as file:
-            file.write(b"new")
+        write_atomic(link, [b"new"])
         os.close(writer)
         assert got.read() == b"new" and link.is_symlink()
     link.unlink()
     link.symlink_to(tmp_path)
-    with pytest.raises(SourceError, match="Give the name of a file"), open_atomic(link):
-        pass
+    with pytest.raises(SourceError, match="Give the name of a file"):
+        write_atomic(link, [])
     assert link.is_symlink()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SourceError, match="Give the name of a file"), open_atomic("."):
-        pass
+    with pytest.raises(SourceError, match="Give the name of a file"):
+        write_atomic(".", [])
     assert [*tmp_path.iterdir()] == [link]
 
 
 def test_urls_and_open_files(tmp_path: Path) -> None:
-    with open_atomic("memory://x/refs.json") as file:
-        file.write(b"new")
+    write_atomic("memory://x/refs.json", [b"new"])
     assert fsspec.filesystem("memory").cat_file("/x/refs.json") == b"new"
     text, data = io.StringIO(), io.BytesIO()
     for target in (text, data):
-        with open_atomic(target) as file:
-            file.write(b"new")
+        write_atomic(target, [b"new"])
     assert (text.getvalue(), data.getvalue()) == ("new", b"new")
+
+
+def test_a_write_may_end_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when more than 2 GiB are written at once, or the disk is almost full."""
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:3]))
+    write_atomic(tmp_path / "refs.json", [b"a long text", b"", b"and another"])
+    assert (tmp_path / "refs.json").read_bytes() == b"a long textand another"
 
 
 @pytest.mark.parametrize(
@@ -90,11 +103,8 @@ def test_urls_and_open_files(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_written(tmp_path: Path, name: str, says: str) -> None:
     (tmp_path / "folder").mkdir()
-    with (
-        pytest.raises(SourceError, match=f"cannot write the references.*{says}"),
-        open_atomic(f"{tmp_path}/{name}") as file,
-    ):
-        file.write(b"new")
+    with pytest.raises(SourceError, match=f"cannot write the references.*{says}"):
+        write_atomic(f"{tmp_path}/{name}", [b"new"])
     assert [one.name for one in tmp_path.iterdir()] == ["folder"]
 
 
@@ -150,8 +160,7 @@ def test_what_another_process_wrote_is_noticed(tmp_path: Path, is_folder: bool) 
             with open_folder_atomic(path, ".zmetadata") as folder:
                 (folder / ".zmetadata").write_bytes(b"same")
         else:
-            with open_atomic(path) as file:
-                file.write(b"same")
+            write_atomic(path, [b"same"])
 
     write()
     check = watch(f"file://{path}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import sys
@@ -30,7 +31,7 @@ from ..errors import (
     requires_extra,
 )
 from ..formats.summary import count, format_bytes
-from ..io.atomic import open_atomic
+from ..io.atomic import write_atomic
 from ..io.urls import check_address, has_scheme, local_path, shared_folder, to_document_url
 from ..sequences.inputs import find_files, natural_key, read_fields, read_plain
 from ..sequences.stack import SequenceOptions, scan_sequence
@@ -257,11 +258,10 @@ def write_report(
     SourceError
         If it cannot be written.
     """
-    with open_atomic(path) as file:
-        for row in rows:
-            public = {key: value for key, value in row.items() if key not in _INTERNAL_COLUMNS}
-            file.write(_json_line(public))
-        file.write(_json_line({"summary": summary.to_json()}))
+    public = (
+        {key: value for key, value in row.items() if key not in _INTERNAL_COLUMNS} for row in rows
+    )
+    write_atomic(path, map(_json_line, itertools.chain(public, [{"summary": summary.to_json()}])))
 
 
 def _json_line(row: Mapping[str, Any]) -> bytes:

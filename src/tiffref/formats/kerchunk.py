@@ -32,9 +32,9 @@ from numpy.typing import NDArray
 
 from ..codecs.foreign import decode_foreign
 from ..errors import InvalidReferences
-from ..io.atomic import open_atomic
+from ..io.atomic import write_atomic
 from ..io.urls import from_document_url, to_document_url
-from ..model.array import Array, Group, plain_codec
+from ..model.array import Array, Group, Node, plain_codec
 from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.manifest import Manifest, Source
 from .keys import BLOCK_ROWS, FEW_ROWS, KeyRule, format_numbers, join_columns, pick_texts
@@ -67,10 +67,6 @@ class Rows(NamedTuple):
     def ranges(self) -> tuple[list[int], ...]:
         """Return lists of offsets and lengths; none for whole files."""
         return () if self.is_whole else (self.offset.tolist(), self.length.tolist())
-
-
-_FORMAT_ROW = (',\n"{}":[{},{},{}]'.format, ',\n"{}":[{}]'.format)
-"""Functions that format a byte range and a whole file."""
 
 
 def iter_rows(manifest: Manifest) -> Iterator[Rows]:
@@ -109,10 +105,7 @@ def encode_inlined(data: bytes) -> str:
     return "base64:" + binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
-_ROOT = ("zarr.json", ".zgroup", ".zattrs")
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Plan:
     """The content of a document.
 
@@ -127,9 +120,10 @@ class Plan:
     is_sealed: bool
     templates: Mapping[str, str] = field(default_factory=dict)
 
-    def sealed_texts(self, parts: Iterable[bytes | NDArray]) -> Mapping[str, str]:
-        """Return the metadata with the seal, if it is to have one; `parts` as in `seal_texts`."""
-        return seal_texts(self.texts, parts) if self.is_sealed else self.texts
+    def seal(self, parts: Iterable[bytes | NDArray]) -> None:
+        """Add the seal to the metadata, if it is to have one; `parts` as in `seal_texts`."""
+        if self.is_sealed:
+            self.texts = seal_texts(self.texts, parts)
 
 
 def plan_document(
@@ -164,18 +158,18 @@ def plan_document(
     InvalidReferences
         If an attribute or a codec cannot be represented in the document.
     """
-    group = in_format(group, zarr_format)
-    arrays = [*group.arrays()]
+    nodes = in_format(group, zarr_format)
+    arrays = [(path, node) for path, node in nodes if isinstance(node, Array)]
     sources: dict[str, Source] = {}
     for _, array in arrays:
         for source in array.manifest.sources:
             sources.setdefault(source.url, source)
     addresses = {url: (rename or to_document_url)(url) for url in sources}
-    seal, links = (NO_SEAL, dict(find_links(sources.values()))) if is_sealed else (None, None)
+    seal, links = (NO_SEAL, find_links(sources.values())) if is_sealed else (None, None)
     record = format_provenance(sources.values(), addresses, series, seal, links)
-    texts = to_texts(group, zarr_format, root={PROVENANCE: record} if record else None)
-    first = {key: texts[key] for key in _ROOT if key in texts}
-    return Plan(zarr_format, first | texts, arrays, addresses, is_sealed)
+    root = {PROVENANCE: record} if record else None
+    texts = to_texts(group, zarr_format, nodes=nodes, root=root)
+    return Plan(zarr_format, texts, arrays, addresses, is_sealed)
 
 
 _ZSTD = 50000
@@ -185,22 +179,27 @@ _MAX_CACHED = 2048
 """Longer coordinates are not cached, so that the cache holds at most 32 MiB."""
 
 
-def in_format(group: Group, zarr_format: int) -> Group:
-    """Return a group whose arrays can all be expressed in a Zarr format, coordinates compressed.
+def in_format(group: Group, zarr_format: int) -> list[tuple[str, Node]]:
+    """Return the nodes below a group as `Group.walk`, with the arrays as they are written.
+
+    These are the same arrays, except that coordinates are compressed, and that inlined chunks with
+    a codec of another Zarr format are encoded again.
 
     Raises
     ------
     InvalidReferences
         If an array has a codec of the other format, and chunks that are not inlined.
     """
-
-    def change(path: str, array: Array) -> Array:
-        codec = array.codecs[0]
-        if isinstance(codec, ForeignCodec):
-            return _array_in_format(path, array, codec, zarr_format)
-        return _pack(array, zarr_format) if _is_plain_coordinate(array, codec) else array
-
-    return group.map_arrays(change)
+    nodes = []
+    for path, node in group.walk():
+        if isinstance(node, Array):
+            codec = node.codecs[0]
+            if isinstance(codec, ForeignCodec):
+                node = _array_in_format(path, node, codec, zarr_format)
+            elif _is_plain_coordinate(node, codec):
+                node = _pack(node, zarr_format)
+        nodes.append((path, node))
+    return nodes
 
 
 def _array_in_format(path: str, array: Array, codec: ForeignCodec, zarr_format: int) -> Array:
@@ -227,16 +226,12 @@ def _decode(array: Array, codec: ForeignCodec, data: bytes) -> NDArray:
 
 
 def _is_plain_coordinate(array: Array, codec: SegmentCodec) -> bool:
-    manifest = array.manifest
     return (
-        len(array.shape) == 1
+        array.manifest.shape == (1,)
         and array.shape[0] > _MIN_PACKED
-        and not manifest.sources
-        and len(manifest.inlined) == manifest.n_chunks == 1
+        and len(array.manifest.inlined) == 1
         and array.dtype.kind in "iuf"
-        and codec.is_plain
-        and codec.byteorder == "<"
-        and codec.edge is None
+        and codec == plain_codec(array.shape[0], codec.dtype)
     )
 
 
@@ -358,9 +353,7 @@ def write_json(
         If the file cannot be written.
     """
     plan = _plan_json(group, version, templates, options)
-    with open_atomic(path, storage_options) as file:
-        for text in _iter_json(plan, version):
-            file.write(text)
+    write_atomic(path, _iter_json(plan, version), storage_options)
 
 
 def _plan_json(
@@ -372,14 +365,12 @@ def _plan_json(
     if isinstance(version, bool) or version not in (0, 1):
         raise InvalidReferences("no such document version", got=repr(version), expected="0 or 1")
     plan = plan_document(group, **options)
-    addresses = plan.addresses
-    local = {url: from_document_url(address) for url, address in addresses.items()}
-    texts = plan.sealed_texts(digest_chunks(plan.arrays, local))
-    used = (templates or {}) if version == 1 else {}
-    if used:
-        addresses = {url: _use_template(address, used) for url, address in addresses.items()}
-    # three times as fast as dataclasses.replace
-    return Plan(plan.zarr_format, texts, plan.arrays, addresses, plan.is_sealed, used)
+    addresses = plan.addresses.items()
+    plan.seal(digest_chunks(plan.arrays, {url: from_document_url(text) for url, text in addresses}))
+    if templates and version == 1:
+        plan.templates = templates
+        plan.addresses = {url: _use_template(text, templates) for url, text in addresses}
+    return plan
 
 
 def _use_template(address: str, templates: Mapping[str, str]) -> str:
@@ -410,29 +401,29 @@ def _iter_json(plan: Plan, version: int) -> Iterator[bytes]:
     head = f'{{"version":1,{templates}"refs":{{' if version == 1 else "{"
     lines = [f"{head}\n", _quote_lines(plan.texts)[1:-1]]
     for path, array in plan.arrays:
-        quoted = _quoted_rule(path, plan.zarr_format)
-        manifest = array.manifest
-        grid = manifest.shape
+        rule, manifest = _quoted_rule(path, plan.zarr_format), array.manifest
         urls = [_quote(plan.addresses[source.url]) for source in manifest.sources]
-        for rows in iter_rows(manifest) if urls else ():
-            if len(rows.flat) <= FEW_ROWS:
-                columns = [urls[row] for row in rows.source.tolist()], *rows.ranges()
-                lines += map(_FORMAT_ROW[rows.is_whole], quoted.keys(grid, rows.flat), *columns)
-                continue
-            yield "".join(lines).encode()
-            lines.clear()
-            yield _json_rows(quoted, grid, [url.encode() for url in urls], rows)
-        lines += [
-            f',\n"{quoted.key(grid, flat)}":{_quote_inlined(data)}'
-            for flat, data in sorted(manifest.inlined.items())
-        ]
+        if urls and manifest.n_chunks <= FEW_ROWS:
+            lines += _few_lines(rule, urls, manifest)
+        elif urls:
+            for rows in iter_rows(manifest):
+                yield "".join(lines).encode()
+                lines.clear()
+                yield _json_rows(rule, manifest.shape, [url.encode() for url in urls], rows)
+        for flat, data in sorted(manifest.inlined.items()):
+            lines.append(f',\n"{rule.key(manifest.shape, flat)}":{_quote(encode_inlined(data))}')
     lines.append("\n}}\n" if version == 1 else "\n}\n")
     yield "".join(lines).encode()
 
 
-def _quote_inlined(data: bytes) -> str:
-    text = encode_inlined(data)
-    return f'"{text}"' if text.startswith("base64:") else _quote(text)
+def _few_lines(rule: KeyRule, urls: Sequence[str], manifest: Manifest) -> list[str]:
+    """Return the lines of the chunks in sources; for few chunks, it is faster than NumPy."""
+    columns = manifest.source.tolist(), manifest.offset.tolist(), manifest.length.tolist()
+    return [
+        f',\n"{key}":[{urls[row]},{offset},{length}]' if length else f',\n"{key}":[{urls[row]}]'
+        for key, row, offset, length in zip(rule.all_keys(manifest.shape), *columns, strict=True)
+        if row >= 0
+    ]
 
 
 @functools.lru_cache(maxsize=1024)

@@ -457,8 +457,7 @@ class Parsed:
     @property
     def is_own(self) -> bool:
         """Whether this user wrote the document, and it is unchanged."""
-        sources = (source for _, array in self.group.arrays() for source in array.manifest.sources)
-        return self.sealed is not None and self.sealed.is_own(sources)
+        return self.sealed is not None and self.sealed.is_own(self.group.sources().values())
 
 
 def read_document(

@@ -66,14 +66,15 @@ class KeyRule:
         if not grid:
             return self.scalar
         if math.prod(grid) <= FEW_ROWS:
-            return self.lead + _all_indices(grid, self.separator)[flat]
+            return self.all_keys(grid)[flat]
         return self.lead + _format_index(grid, flat, self.separator)
+
+    def all_keys(self, grid: tuple[int, ...]) -> list[str]:
+        """Return the keys of all chunks of a grid of at most `FEW_ROWS`, in C order."""
+        return _all_keys(self.lead, grid, self.separator) if grid else [self.scalar]
 
     def keys(self, grid: tuple[int, ...], flat: NDArray[np.integer]) -> list[str]:
         """Return the keys of chunks by their indices in C order."""
-        if grid and math.prod(grid) <= FEW_ROWS:
-            lead, names = self.lead, _all_indices(grid, self.separator)
-            return [lead + names[number] for number in flat.tolist()]
         if len(flat) <= FEW_ROWS:
             return [self.key(grid, number) for number in flat.tolist()]
         text = join_columns(len(flat), [*self.columns(grid, flat), b"\n"])
@@ -100,8 +101,8 @@ class KeyRule:
 
 
 @functools.lru_cache(maxsize=1024)
-def _all_indices(grid: tuple[int, ...], separator: str) -> list[str]:
-    return [_format_index(grid, flat, separator) for flat in range(math.prod(grid))]
+def _all_keys(lead: str, grid: tuple[int, ...], separator: str) -> list[str]:
+    return [lead + _format_index(grid, flat, separator) for flat in range(math.prod(grid))]
 
 
 def _format_index(grid: tuple[int, ...], flat: int, separator: str) -> str:

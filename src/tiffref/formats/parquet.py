@@ -498,8 +498,8 @@ def write_parquet(
             urls = [plan.addresses[source.url] for source in array.manifest.sources]
             _write_array(folder / name, name, array, urls, record_size)
         files = {name: _read_files(folder / name) for name, _ in plan.arrays}
-        texts = plan.sealed_texts(digest_files(files, record_size))
-        documents = {key: json.loads(text) for key, text in texts.items()}
+        plan.seal(digest_files(files, record_size))
+        documents = {key: json.loads(text) for key, text in plan.texts.items()}
         metadata = {"metadata": documents, "record_size": record_size}
         (folder / ZMETADATA).write_text(json.dumps(metadata, allow_nan=False), encoding="ascii")
 

@@ -48,8 +48,6 @@ _LINKS = "real"
 _MEMBERS = {"version", "sources", "seal", "series"}
 _COLUMNS = {"prefix", "url", _LINKS, *_FIELDS}
 _SEAL = re.compile("[0-9a-f]{64}")
-_SHARED = "size"
-"""The field that a copy of a file shares; times and ETags depend on the server."""
 _SERIES = {"index": int, "kind": str, "name": str, "axes": str, "levels": list, "sequence": dict,
            "damaged": str, "pages": str, "planes": str}  # fmt: skip
 _LEVEL = {"path": str, "refused": str}
@@ -104,33 +102,29 @@ def format_provenance(
         return None
     urls = [addresses[source.url] for source in rows]
     prefix = shared_folder(urls) if len(urls) > 1 else ""
-    columns: dict[str, Any] = {"url": [url[len(prefix) :] for url in urls]}
-    if prefix:
-        columns = {"prefix": prefix} | columns
-    # not the URL of a copy of the scanned file
-    is_same = [
-        url == source.url or url == to_document_url(source.url)
-        for source, url in zip(rows, urls, strict=True)
-    ]
-    for name in _FIELDS:
-        values = [
-            getattr(source, name) if same or name == _SHARED else None
-            for source, same in zip(rows, is_same, strict=True)
-        ]
-        if name == "mtime":  # a file may be from before 1970
-            values = [None if value is None or value < 0 else value for value in values]
-        if any(value is not None for value in values):
+    columns: dict[str, Any] = {"prefix": prefix} if prefix else {}
+    columns["url"] = [url[len(prefix) :] for url in urls]
+    facts = [_facts(source, url, links or {}) for source, url in zip(rows, urls, strict=True)]
+    for name, values in zip((*_FIELDS, _LINKS), zip(*facts, strict=True), strict=False):
+        if values.count(None) < len(values):
             columns[name] = values
-    if links:
-        columns[_LINKS] = [
-            links.get(source.url) if same else None
-            for source, same in zip(rows, is_same, strict=True)
-        ]
     document: dict[str, Any] = {"version": _VERSION, "sources": columns}
     if seal is not None:
         document["seal"] = seal
     document["series"] = series
     return to_text(document, PROVENANCE)
+
+
+def _facts(source: Source, address: str, links: Mapping[str, str]) -> tuple[Any, ...]:
+    """Return size, time, ETag and real path of a source; only the size if the URL is of a copy.
+
+    Times and ETags depend on the server.
+    """
+    url, time = source.url, source.mtime
+    if url not in (address, from_document_url(address)) and address != to_document_url(url):
+        return source.size, None, None, None
+    is_known = time is not None and time >= 0  # a file may be from before 1970
+    return source.size, time if is_known else None, source.etag, links.get(url)
 
 
 def parse_provenance(text: Any) -> Provenance:
@@ -273,7 +267,7 @@ class Sealed:
         if not all(has_scheme(row.url) or os.path.isabs(row.url) for row in rows):  # noqa: PTH117
             return False  # a relative path is a different file in each folder
         digest = _digest(self.metadata, self.parts, self.seal)
-        return is_own_seal(self.seal, digest) and dict(find_links(rows)) == dict(self.links)
+        return is_own_seal(self.seal, digest) and find_links(rows) == self.links
 
 
 def seal_texts(metadata: Mapping[str, str], parts: Iterable[bytes | NDArray]) -> Mapping[str, str]:
@@ -294,7 +288,7 @@ def seal_texts(metadata: Mapping[str, str], parts: Iterable[bytes | NDArray]) ->
     seal = make_seal(_digest(metadata, parts))
     if seal is None:
         return metadata
-    root = next(key for key in (".zattrs", "zarr.json") if key in metadata)
+    root = ".zattrs" if ".zattrs" in metadata else "zarr.json"
     return {**metadata, root: metadata[root].replace(NO_SEAL, seal)}
 
 
@@ -317,10 +311,12 @@ def digest_chunks(
     data: list[bytes | NDArray] = []
     for path, array in sorted(arrays, key=operator.itemgetter(0)):
         manifest = array.manifest
-        urls, columns = _range_columns(manifest, addresses) if manifest.sources else ([], ())
+        urls: list[str] = []
+        if manifest.sources:
+            urls, columns = _range_columns(manifest, addresses)
+            data += columns
         inlined = sorted(manifest.inlined.items())
         heads.append((path, manifest.shape, urls, [(flat, len(chunk)) for flat, chunk in inlined]))
-        data += columns
         data += [chunk for _, chunk in inlined]
     yield to_text(heads).encode()
     yield from data
@@ -338,30 +334,34 @@ def digest_files(files: Mapping[str, Iterable[bytes]], record_size: int) -> Iter
         yield from digests
 
 
-def find_links(sources: Iterable[Source]) -> Iterator[tuple[str, str]]:
-    """Yield local sources whose real path differs, with that path."""
+def find_links(sources: Iterable[Source]) -> dict[str, str]:
+    """Return the real paths of local sources whose path leads through links, by their URL."""
     folders: dict[str, str] = {}
+    links = {}
     for source in sources:
         if has_scheme(source.url):
             continue
-        path = os.path.abspath(source.url)  # noqa: PTH100
+        real = path = os.path.abspath(source.url)  # noqa: PTH100
         folder, name = os.path.split(path)
         if folder not in folders:
             folders[folder] = os.path.realpath(folder)
-        real = os.path.join(folders[folder], name)  # noqa: PTH118
+        if folders[folder] != folder:
+            real = os.path.join(folders[folder], name)  # noqa: PTH118
         if os.path.islink(real):  # noqa: PTH114
             real = os.path.realpath(real)
         if real != path:
-            yield source.url, real
+            links[source.url] = real
+    return links
 
 
 def _digest(
     metadata: Mapping[str, Any], parts: Iterable[bytes | NDArray], seal: str = NO_SEAL
 ) -> bytes:
     """Digest the lengths of all texts (to be unambiguous), the texts, and then the other parts."""
-    keys = sorted(metadata)
-    values = [metadata[key] for key in keys]
-    texts = keys + [value if type(value) is str else _to_str(value) for value in values]
+    keys, values = zip(*sorted(metadata.items()), strict=True)
+    if {*map(type, values)} != {str}:
+        values = tuple(map(_to_str, values))
+    texts = keys + values
     joined = "".join(texts)
     if seal != NO_SEAL:
         joined = joined.replace(seal, NO_SEAL)
@@ -373,8 +373,9 @@ def _digest(
 
 
 def _to_str(value: Any) -> str:
-    is_text = isinstance(value, bytes)
-    return value.decode("utf-8", "surrogateescape") if is_text else to_text(value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    return value if isinstance(value, str) else to_text(value)
 
 
 _INT32, _UINT64 = np.dtype("<i4"), np.dtype("<u8")
@@ -388,7 +389,7 @@ def _range_columns(
     if not manifest.source.size:
         return [], []
     source, offset, length = manifest.source, manifest.offset, manifest.length
-    if len(urls) > 1 or source.any():  # otherwise all chunks are in the only source
+    if len(urls) > 1 or np.count_nonzero(source):  # otherwise all chunks are in the only source
         is_stored = source >= 0
         used = np.bincount(source[is_stored], minlength=len(urls)) > 0
         named = {url for url, is_used in zip(urls, used.tolist(), strict=True) if is_used}

@@ -52,6 +52,7 @@ def to_texts(
     group: Group,
     zarr_format: int = 2,
     *,
+    nodes: Sequence[tuple[str, Node]] | None = None,
     root: Mapping[str, Any] | None = None,
     is_own: bool = False,
 ) -> dict[str, str]:
@@ -66,6 +67,8 @@ def to_texts(
         The root.
     zarr_format
         2 or 3.
+    nodes
+        Paths and nodes to write below the root, instead of its own.
     root
         Further attributes of the root.
     is_own
@@ -85,20 +88,22 @@ def to_texts(
     """
     if zarr_format not in (2, 3):
         raise InvalidReferences("no such Zarr format", got=repr(zarr_format), expected="2 or 3")
-    to_node_texts = _node_to_v2 if zarr_format == 2 else _node_to_v3
-    is_array = "" in group.children
-    texts = {}
-    if not is_array or len(group.children) > 1:
-        texts.update(to_node_texts("", group, {} if is_array else root or {}, is_own))
-    for path, node in group.walk():
-        node_texts = to_node_texts(path, node, {} if path else root or {}, is_own)
-        if not path and not texts.keys().isdisjoint(node_texts):
+    add_texts = _add_v2 if zarr_format == 2 else _add_v3
+    nodes = [("", group), *(group.walk() if nodes is None else nodes)]
+    main: Node = group
+    if "" in group.children:
+        nodes.sort(key=lambda row: row[0] != "")
+        main = nodes[1][1]
+        if len(group.children) == 1:
+            del nodes[0]
+        elif zarr_format == 3 or group.attributes:
             raise InvalidReferences(
                 "the root is both an array and a group, which Zarr v3 does not allow",
-                tag=next(iter(node_texts)),
                 hint="Write zarr_format=2, or give the array a name.",
             )
-        texts.update(node_texts)
+    texts: dict[str, str] = {}
+    for path, node in nodes:
+        add_texts(texts, path, node, root if root and node is main else {}, is_own)
         if zarr_format == 3 and path.rpartition("/")[2] == "OME":
             texts.update(_ome_xml(path, group))
     return texts
@@ -114,32 +119,28 @@ def _ome_xml(path: str, root: Group) -> dict[str, str]:
     return {f"{path}/{OME_XML}": write_ome_xml(parent, series)}
 
 
-def _node_to_v2(path: str, node: Node, more: Mapping[str, Any], is_own: bool) -> dict[str, str]:
-    """Return the documents of a node, with additional attributes `more`."""
+def _add_v2(
+    texts: dict[str, str], path: str, node: Node, more: Mapping[str, Any], is_own: bool
+) -> None:
+    """Add the documents of a node, with additional attributes `more`."""
     lead = f"{path}/" if path else ""
-    key = f"{lead}.zattrs"
+    key, attributes = f"{lead}.zattrs", node.attributes
     if isinstance(node, Group):
-        documents = {f"{lead}.zgroup": '{"zarr_format":2}'}
-        if node.attributes or more:
-            documents[key] = to_text({**node.attributes, **more}, key)
-        return documents
+        texts[f"{lead}.zgroup"] = '{"zarr_format":2}'
+        if attributes or more:
+            texts[key] = to_text({**attributes, **more}, key)
+        return
     fill = "null"
     if node.fill_value is not None:
         fill = to_text(_encode_fill(node.fill_value, node.dtype))
         # VirtualiZarr converts arrays to v3, where a fill value alone does not mean missing data
         more = {_MASK: encode_mask_value(node.fill_value, node.dtype), **more}
-    return {
-        f"{lead}.zarray": _zarray(_only_codec(path, node), node.shape, node.chunks, fill),
-        key: _zattrs(node, more, key),
-    }
-
-
-def _zattrs(array: Array, more: Mapping[str, Any], key: str) -> str:
-    attributes = array.attributes
+    texts[f"{lead}.zarray"] = _zarray(_only_codec(path, node), node.shape, node.chunks, fill)
     if more or not _TEXTS.issuperset(map(type, attributes.values())):
-        return to_text({**attributes, _DIMS: array.dims, **more}, key)
-    # cached for coordinates: half of all arrays, with the same attributes in most files
-    return _zattrs_of_texts(tuple(attributes.items()), array.dims)
+        texts[key] = to_text({**attributes, _DIMS: node.dims, **more}, key)
+    else:
+        # cached for coordinates: half of all arrays, with the same attributes in most files
+        texts[key] = _zattrs_of_texts(tuple(attributes.items()), node.dims)
 
 
 _TEXTS = frozenset({str})
@@ -154,9 +155,10 @@ def _zarray(codec: Any, shape: tuple[int, ...], chunks: tuple[int, ...], fill: s
     """Return the `.zarray` document of an array; `fill` is JSON text."""
     values = codec.metadata if isinstance(codec, ForeignCodec) else codec.parameters
     dtype, order = _zarray_members(codec, repr(values) if values else "")
-    sizes = ",".join(map(str, shape)), ",".join(map(str, chunks))
+    sizes = ",".join(map(str, shape))
+    chunk_sizes = sizes if chunks == shape else ",".join(map(str, chunks))
     return (
-        f'{{"zarr_format":2,"shape":[{sizes[0]}],"chunks":[{sizes[1]}],{dtype},'
+        f'{{"zarr_format":2,"shape":[{sizes}],"chunks":[{chunk_sizes}],{dtype},'
         f'"fill_value":{fill},{order},"dimension_separator":"."}}'
     )
 
@@ -175,14 +177,17 @@ def _zarray_members(codec: Any, values: str) -> tuple[str, str]:
     return to_text(first)[1:-1], to_text(last)[1:-1]
 
 
-def _node_to_v3(path: str, node: Node, more: Mapping[str, Any], is_own: bool) -> dict[str, str]:
-    """Return the document of a node, with additional attributes `more`."""
+def _add_v3(
+    texts: dict[str, str], path: str, node: Node, more: Mapping[str, Any], is_own: bool
+) -> None:
+    """Add the document of a node, with additional attributes `more`."""
     key = join_key(path, "zarr.json")
     attributes = dict(node.attributes)
     if isinstance(node, Group):
         attributes.update(more)
         group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-        return {key: to_text(group, key)}
+        texts[key] = to_text(group, key)
+        return
     codec, fill = _only_codec(path, node), node.fill_value
     encoding = to_zarr3(codec, ndim=len(node.shape), chunks=node.chunks, is_own=is_own)
     if fill is None:
@@ -204,7 +209,7 @@ def _node_to_v3(path: str, node: Node, more: Mapping[str, Any], is_own: bool) ->
         "dimension_names": node.dims,
         "storage_transformers": [],
     }
-    return {key: to_text(document, key)}
+    texts[key] = to_text(document, key)
 
 
 def _only_codec(path: str, array: Array) -> Any:

@@ -279,11 +279,13 @@ def _key_path() -> str | None:
     """Return the path of the key; None if the user has no home folder."""
     folder = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_STATE_HOME", "")
     if not os.path.isabs(folder):  # noqa: PTH117 - the XDG specification ignores relative paths
-        home = os.path.expanduser("~")  # noqa: PTH111
+        home = os.environ.get("HOME") if os.name != "nt" else None
+        if home is None:
+            home = os.path.expanduser("~")  # noqa: PTH111
         # a relative home folder depends on the current one, where others could leave a key
-        if not os.path.isabs(home) or os.environ.get("HOME") == "":  # noqa: PTH117
+        if not os.path.isabs(home):  # noqa: PTH117
             return None
-        folder = f"{home}{_STATE_FOLDER}"
+        folder = f"{home.rstrip(os.sep)}{_STATE_FOLDER}"
     return f"{folder}{os.sep}tiffref{os.sep}key"
 
 
@@ -329,10 +331,11 @@ def _read_key() -> bytes | None:
     except OSError:
         return None
     try:
-        if os.fstat(descriptor).st_nlink > 1:
-            _remove_temporary_names(path, os.fstat(descriptor))
-        fault = _key_fault(os.fstat(descriptor))
-        return None if fault else os.read(descriptor, _KEY_BYTES)
+        state = os.fstat(descriptor)
+        if state.st_nlink > 1:
+            _remove_temporary_names(path, state)
+            state = os.fstat(descriptor)
+        return None if _key_fault(state) else os.read(descriptor, _KEY_BYTES)
     except OSError:
         return None
     finally:

@@ -17,9 +17,9 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ..errors import SourceError, safe_cause
 from .clients import protocols, typed_errors, url_to_fs
@@ -28,23 +28,21 @@ from .urls import check_address, local_path
 _WHAT = "cannot write the references"
 
 
-@contextlib.contextmanager
-def open_atomic(
-    target: str | os.PathLike[str] | Any, storage_options: Mapping[str, Any] | None = None
-) -> Iterator[BinaryIO]:
-    """Open a file for writing that appears when the block ends without an error.
+def write_atomic(
+    target: str | os.PathLike[str] | Any,
+    pieces: Iterable[bytes],
+    storage_options: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a file that appears when all pieces are written.
 
     Parameters
     ----------
     target
         Path, URL, or a file open for writing as text or binary, which is written directly.
+    pieces
+        The content; ASCII for a text file.
     storage_options
         Options for the fsspec file system of a URL.
-
-    Yields
-    ------
-    file
-        Binary file.
 
     Raises
     ------
@@ -55,15 +53,19 @@ def open_atomic(
     """
     if hasattr(target, "write"):
         is_text = isinstance(target, io.TextIOBase) or hasattr(target, "encoding")
-        yield _TextWriter(target) if is_text else target  # type: ignore[misc]
+        for piece in pieces:
+            target.write(piece.decode("ascii") if is_text else piece)
         return
     path = _check_name(target)
-    if "://" in path and not path.startswith("file:"):
-        opened: Any = _open_remote(path, storage_options)
-    else:
-        opened = _open_local(local_path(path))
-    with _write_errors(path), opened as file:
-        yield file
+    try:
+        if "://" in path and not path.startswith("file:"):
+            _write_remote(path, pieces, storage_options)
+        else:
+            _write_local(local_path(path), pieces)
+    except SourceError:
+        raise
+    except OSError as error:
+        raise _write_error(error, path) from safe_cause(error)
 
 
 def watch(target: str | os.PathLike[str]) -> Callable[[], None]:
@@ -107,16 +109,10 @@ _NEXT_STEPS = {
 }
 
 
-@contextlib.contextmanager
-def _write_errors(path: str) -> Iterator[None]:
-    try:
-        yield
-    except SourceError:
-        raise
-    except OSError as error:
-        # the message of the error would name the temporary file
-        what = f"{_WHAT}: {error.strerror or error}"
-        raise SourceError(what, url=path, hint=_NEXT_STEPS.get(type(error))) from safe_cause(error)
+def _write_error(error: OSError, path: str) -> SourceError:
+    # the message of the error would name the temporary file
+    what = f"{_WHAT}: {error.strerror or error}"
+    return SourceError(what, url=path, hint=_NEXT_STEPS.get(type(error)))
 
 
 def _upload_errors(url: str) -> contextlib.AbstractContextManager[None]:
@@ -154,8 +150,13 @@ def open_folder_atomic(
         if is_remote
         else _open_local_folder(local_path(path), marker)
     )
-    with _write_errors(path), opened as folder:
-        yield folder
+    try:
+        with opened as folder:
+            yield folder
+    except SourceError:
+        raise
+    except OSError as error:
+        raise _write_error(error, path) from safe_cause(error)
 
 
 @contextlib.contextmanager
@@ -233,9 +234,11 @@ def _temporary_name(name: str) -> str:
     return f".{name}.{secrets.token_hex(4)}.tmp"
 
 
-@contextlib.contextmanager
-def _open_local(target: str) -> Iterator[BinaryIO]:
-    # one stat call and no Path, which took a sixth of the time for a small document
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+
+
+def _write_local(target: str, pieces: Iterable[bytes]) -> None:
+    # no Path and no file object, which took a third of the time for a small document
     path = target.rstrip(os.sep) or target
     mode = _mode_of(path, os.lstat)
     if mode is not None and stat.S_ISLNK(mode):
@@ -246,13 +249,19 @@ def _open_local(target: str) -> Iterator[BinaryIO]:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if mode is not None and not stat.S_ISREG(mode):
         with open(path, "wb") as file:  # noqa: PTH123 - a pipe or terminal cannot be renamed over
-            yield file
+            file.writelines(pieces)
         return
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, _temporary_name(name))  # noqa: PTH118
+    name = os.path.basename(path)  # noqa: PTH119
+    temporary = path.removesuffix(name) + _temporary_name(name)
     try:
-        with open(temporary, "xb") as file:  # noqa: PTH123
-            yield file
+        descriptor = os.open(temporary, _NEW_FILE, 0o666)
+        try:
+            for piece in pieces:
+                n_written = os.write(descriptor, piece)
+                while n_written < len(piece):  # more than 2 GiB, or the disk is almost full
+                    n_written += os.write(descriptor, memoryview(piece)[n_written:])
+        finally:
+            os.close(descriptor)
         if mode is not None:
             shutil.copymode(path, temporary)
         os.replace(temporary, path)  # noqa: PTH105
@@ -269,23 +278,14 @@ def _mode_of(path: str, get_stat: Callable[[str], os.stat_result]) -> int | None
         return None  # writing raises the error
 
 
-@contextlib.contextmanager
-def _open_remote(url: str, storage_options: Mapping[str, Any] | None) -> Iterator[BinaryIO]:
+def _write_remote(
+    url: str, pieces: Iterable[bytes], storage_options: Mapping[str, Any] | None
+) -> None:
     with _upload_errors(url):
         fs, path = url_to_fs(url, storage_options)
     with tempfile.TemporaryDirectory(prefix="tiffref-") as folder:
         local = Path(folder) / "references"
         with local.open("wb") as file:
-            yield file
+            file.writelines(pieces)
         with _upload_errors(url):
             fs.put_file(str(local), path)
-
-
-class _TextWriter:
-    """Write ASCII bytes to a text file."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-
-    def write(self, data: bytes) -> None:
-        self._file.write(data.decode("ascii"))

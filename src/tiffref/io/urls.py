@@ -324,6 +324,7 @@ _CONTENT: tuple[tuple[bytes, str, str], ...] = (
 _OTHER_FORMATS = {
     "zarr": "a Zarr store", "tif": "a TIFF", "tiff": "a TIFF", "nc": "a netCDF file",
     "h5": "an HDF5 file", "gz": "a gzip file", "zst": "a Zstandard file", "zip": "a ZIP archive",
+    "json": "a JSON file",
 }  # fmt: skip
 """File name extensions by which readers would not recognize references."""
 
@@ -371,10 +372,10 @@ def misnamed_references(name: str, is_parquet: bool = False) -> tuple[str, str] 
     """
     stem, _, ending = name.rstrip("/").rpartition(".")
     form, extension = ("parquet", "parq") if is_parquet else ("JSON", "json")
-    others = _OTHER_FORMATS | ({"json": "a JSON file"} if is_parquet else {})
-    kind = others.get(ending.lower()) if stem else None
-    better = f"{stem.removesuffix('.json')}.{extension}"
-    return (f"references are {form}, not {kind}", better) if kind else None
+    kind = _OTHER_FORMATS.get(ending.lower()) if stem else None
+    if kind is None or ending.lower() == extension:
+        return None
+    return f"references are {form}, not {kind}", f"{stem.removesuffix('.json')}.{extension}"
 
 
 def missing_file_error(name: str) -> SourceError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import SelectionError
 from .codec import ForeignCodec, SegmentCodec
-from .manifest import INLINED, Manifest
+from .manifest import INLINED, Manifest, Source
 
 PAGE_AXES = "SZYXS"
 """Axis code of each dimension of a page: separate planes, depth, length, width, samples."""
@@ -340,24 +340,34 @@ class Group:
                 _children_at(groups, path, attributes)
         return groups[""]
 
-    def arrays(self) -> Iterator[tuple[str, Array]]:
-        """Yield all arrays below this group, depth first, as (path, array)."""
-        return ((path, node) for path, node in self.walk() if isinstance(node, Array))
+    def arrays(self) -> list[tuple[str, Array]]:
+        """Return all arrays below this group, depth first, as (path, array)."""
+        return [(path, node) for path, node in self.walk() if isinstance(node, Array)]
 
-    def walk(self, prefix: str = "") -> Iterator[tuple[str, Array | Group]]:
-        """Yield all nodes below this group, depth first, as (path, node)."""
+    def walk(self, prefix: str = "") -> list[tuple[str, Array | Group]]:
+        """Return all nodes below this group, depth first, as (path, node)."""
+        nodes: list[tuple[str, Array | Group]] = []
         for name, child in self.children.items():
-            path = f"{prefix}{name}"
-            yield path, child
+            nodes.append((prefix + name, child))
             if isinstance(child, Group):
-                yield from child.walk(f"{path}/")
+                nodes += child.walk(f"{prefix}{name}/")
+        return nodes
 
-    def groups(self) -> Iterator[Group]:
-        """Yield this group and all groups below, depth first."""
-        yield self
+    def groups(self) -> list[Group]:
+        """Return this group and all groups below, depth first."""
+        found = [self]
         for child in self.children.values():
             if isinstance(child, Group):
-                yield from child.groups()
+                found += child.groups()
+        return found
+
+    def sources(self) -> dict[str, Source]:
+        """Return all files that contain chunks, by their URL."""
+        table: dict[str, Source] = {}
+        for _, array in self.arrays():
+            for source in array.manifest.sources:
+                table.setdefault(source.url, source)
+        return table
 
     def __getitem__(self, path: str) -> Any:
         node: Array | Group = self
@@ -393,7 +403,7 @@ class Group:
 
     def with_children(self, children: Mapping[str, Array | Group]) -> Group:
         """Return the group with these children instead of its own."""
-        return replace(self, children=dict(children))
+        return Group(dict(children), self.attributes)
 
 
 def _children_at(

@@ -336,8 +336,11 @@ def build_keys(
     codecs = (codec for _, array in group.arrays() for codec in array.codecs)
     formats = (codec.zarr_format for codec in codecs if isinstance(codec, ForeignCodec))
     zarr_format = zarr_format or max(formats, default=2)
-    group = in_format(group, zarr_format)
-    exposed = {path: expose_array(array, chunkmode, zarr_format) for path, array in group.arrays()}
+    exposed = {
+        path: expose_array(node, chunkmode, zarr_format)
+        for path, node in in_format(group, zarr_format)
+        if isinstance(node, Array)
+    }
     visible = group.map_arrays(lambda path, _: exposed[path].visible)
     # our own codecs, because other packages may have registered the portable names
     documents_of = functools.partial(to_documents, zarr_format=zarr_format, is_own=True)
