@@ -280,7 +280,12 @@ class KeySpace:
                 yield from rule.keys(exposed.visible.grid, flat)
 
     def with_prefix(self, prefix: str) -> Iterator[str]:
-        """Yield the keys that begin with a prefix."""
+        """Yield the keys that begin with a prefix, or that are below the array of that path."""
+        path = prefix.rstrip("/")
+        if path and path in self.arrays:  # zarr adds no slash: "image" must not find "image_1"
+            yield from (key for key in self.documents if key.startswith(f"{path}/"))
+            yield from self.chunk_keys(path)
+            return
         yield from (key for key in self._listed_documents if key.startswith(prefix))
         for path in self._listed_arrays:
             lead = f"{path}/" if path else ""
@@ -290,19 +295,25 @@ class KeySpace:
                 yield from (key for key in self.chunk_keys(path) if key.startswith(prefix))
 
     def children(self, path: str) -> Iterator[str]:
-        """Yield the distinct names directly below a path: nodes, documents and chunks."""
-        lead = f"{path.rstrip('/')}/" if path.strip("/") else ""
+        """Yield the distinct names directly below a path: nodes, documents and chunks.
+
+        If the root is an array and a group, these are the names of the group: zarr looks for a node
+        behind each of them.
+        """
+        path = path.strip("/")
+        lead = f"{path}/" if path else ""
         seen: set[str] = set()
         nodes = (f"{p}/" for p in self.arrays if p)
-        for key in (*self._listed_documents, *nodes):
+        for key in (*(self.documents if path else self._listed_documents), *nodes):
             name = key.removeprefix(lead).split("/")[0] if key.startswith(lead) else ""
             if name and name not in seen:
                 seen.add(name)
                 yield name
-        path = lead.rstrip("/")
-        if path in self._listed_arrays and self._zarr_format == 3:
+        if path not in self.arrays or not (path or len(self.arrays) == 1):
+            return
+        if self._zarr_format == 3:
             yield "c"
-        elif path in self._listed_arrays:
+        else:
             yield from (key[len(lead) :] for key in self.chunk_keys(path))
 
     def n_keys(self) -> int:
