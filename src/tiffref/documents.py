@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ from .formats.parquet import is_written_as_parquet
 from .io.allow import AllowList, check_new_location
 from .io.atomic import watch
 from .io.remote import open_source
-from .io.source import ByteSource, check_unchanged
+from .io.source import check_unchanged
 from .io.urls import check_address, to_document_url
 from .metadata.geo import Location, locate_array
 from .metadata.ngff import AXES
@@ -286,8 +287,7 @@ def refresh(
     rescanned: list[str] = []
     after = before
     for source in before.sources:
-        scans = _Scans(source.url, source_options, allowed)
-        with closing(scans.open()) as opened:
+        with closing(open_source(source.url, source_options, allowed)) as opened:
             now = opened.source
         try:
             check_unchanged(source, now)
@@ -296,8 +296,9 @@ def refresh(
         except StaleSource:
             pass
         is_only = len(before.sources) == 1
+        scan = partial(_scan, source.url, source_options, allowed)
         try:
-            found = _find_segments(before, source.url, scans, is_only)
+            found = _find_segments(before, source.url, scan, is_only)
         except ManifestMismatch:
             if not is_only:
                 raise
@@ -305,7 +306,7 @@ def refresh(
         is_same = found is not None and not any(found.values()) and source.size in (None, now.size)
         (accepted if is_same else rescanned).append(source.url)
         if found is None or (is_only and not is_same):
-            after = _scan_again(before, scans)
+            after = _scan_again(before, source.url, scan)
         else:
             after = _with_segments(after, source.url, now, found)
     if (accepted or rescanned) and not dry_run:
@@ -317,44 +318,25 @@ def refresh(
     return Refreshed(after, tuple(unchanged), tuple(accepted), tuple(rescanned))
 
 
-@dataclass(slots=True)
-class _Scans:
-    """Scans a file again, with merged chunks (the default) and with one chunk per segment.
+def _scan(
+    url: str, options: Mapping[str, Any] | None, allow: AllowList | None, **scan_options: Any
+) -> Iterator[References]:
+    """Scan a file again, and yield the references with the axes in all orders.
 
     Redirects, and other files of its set, are limited to what the document may read.
     """
+    from .tiff.scan import scan
 
-    url: str
-    options: Mapping[str, Any] | None
-    allow: AllowList | None
-
-    def open(self) -> ByteSource:
-        """Open the file; raises like `open_source`."""
-        return open_source(self.url, self.options, self.allow)
-
-    def scan(self, **options: Any) -> References:
-        """Scan the file, with options of `scan`."""
-        from .tiff.scan import scan
-
-        with closing(self.open()) as source:
-            return scan(source, storage_options=self.options, **options)
-
-    def arrays(self) -> Iterator[tuple[Array, Group, Any]]:
-        """Yield the arrays of both kinds of scan and of all orders of axes, with their group and
-        the index of their series."""
-        for mode in (None, "tile"):
-            for references in _in_all_orders(self.scan(chunkmode=mode)):
-                index_of = _series_index(references)
-                for path, array in references.group.arrays():
-                    if array.manifest.sources:
-                        yield array, references.group, index_of.get(path)
-
-
-def _in_all_orders(references: References) -> Iterator[References]:
+    with closing(open_source(url, options, allow)) as source:
+        references = scan(source, storage_options=options, **scan_options)
     yield references
     for axes in AXES:
         with contextlib.suppress(SelectionError, UnsupportedTiff):
             yield references.with_axes(axes)
+
+
+_Scan = Callable[..., Iterator[References]]
+"""`_scan` of one file."""
 
 
 def _series_index(references: References) -> dict[str, Any]:
@@ -410,7 +392,7 @@ _Segments = tuple[NDArray[np.int64], NDArray[np.uint64]]
 
 
 def _find_segments(
-    references: References, url: str, scans: _Scans, is_strict: bool
+    references: References, url: str, scan: _Scan, is_strict: bool
 ) -> dict[str, _Segments | None]:
     """Find the chunks of a changed file in a new scan of it.
 
@@ -420,7 +402,14 @@ def _find_segments(
     or place have another meaning.
     """
     found: dict[str, _Segments | None] = {}
-    index_of, scanned = _series_index(references), list(scans.arrays())
+    index_of = _series_index(references)
+    scanned = [
+        (array, new.group, _series_index(new).get(path))
+        for mode in (None, "tile")  # merged chunks, and one for each segment
+        for new in scan(chunkmode=mode)
+        for path, array in new.group.arrays()
+        if array.manifest.sources
+    ]
     for path, array in references.group.arrays():
         part = _part(array, url)
         if part is None:
@@ -550,11 +539,11 @@ def _different_image_error(url: str) -> ManifestMismatch:
 _WRITE_AGAIN = "Write the references again with tiffref scan or tiffref stack."
 
 
-def _scan_again(references: References, scans: _Scans) -> References:
+def _scan_again(references: References, url: str, scan: _Scan) -> References:
     """Scan the only file again; keep attributes that were added to the root."""
     images = _dims_of_images(references)
     layout = "tree" if any("/" in path for path in images) else "dataset"
-    for new in _in_all_orders(scans.scan(layout=layout)):
+    for new in scan(layout=layout):
         found = _dims_of_images(new)
         # the file may have got overviews
         if images.items() <= found.items() and found.keys() - images <= {
@@ -563,7 +552,7 @@ def _scan_again(references: References, scans: _Scans) -> References:
             added = {**references.group.attributes, **new.group.attributes}
             group = new.group.with_attributes(**added)
             return replace(new, group=group, allow=references.allow)
-    raise _different_image_error(scans.url)
+    raise _different_image_error(url)
 
 
 def _dims_of_images(references: References) -> dict[str, tuple[str, ...]]:

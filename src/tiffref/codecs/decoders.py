@@ -207,7 +207,9 @@ def ccitt(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
     Parameters used: `t4_options` (tag 292), `t6_options` (tag 293). Damaged lines are decoded as in
     libtiff; a stream that libtiff rejects, as of a short strip, is decoded by imagecodecs.
     """
-    tags = _option_tags(codec, {"t4_options": 292, "t6_options": 293})
+    names = {"t4_options": 292, "t6_options": 293}
+    options = {number: codec.parameters.get(name) for name, number in names.items()}
+    tags = [(number, _LONG, [value]) for number, value in options.items() if value is not None]
     if codec.compression == _CCITT_WORDS:
         data, codec = _without_fill(codec, bytes(data)), replace(codec, compression=_CCITT_BYTES)
     if codec.compression == _CCITT_BYTES:
@@ -286,7 +288,8 @@ def old_jpeg(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
         if codec.parameters.get(name)
     }
     tags: list[Tag] = [(512, _SHORT, [codec.parameters.get("ojpeg_proc", 1)])]
-    tags += _option_tags(codec, {"ojpeg_restart_interval": 515})
+    if (interval := codec.parameters.get("ojpeg_restart_interval")) is not None:
+        tags.append((515, _SHORT, [interval]))
     scan_header = codec.parameters.get("ojpeg_scan_header", b"")
     if scan_header and bytes(data[:2]) != scan_header[:2]:
         data = scan_header + bytes(data)
@@ -350,15 +353,6 @@ def _split_tables(name: str, tables: bytes) -> list[bytes]:
         parts.append(tables[position : position + size])
         position += size
     return parts
-
-
-def _option_tags(codec: SegmentCodec, numbers: Mapping[str, int]) -> list[Tag]:
-    kinds = {292: _LONG, 293: _LONG}
-    return [
-        (number, kinds.get(number, _SHORT), [codec.parameters[name]])
-        for name, number in numbers.items()
-        if codec.parameters.get(name) is not None
-    ]
 
 
 def _color_tags(codec: SegmentCodec) -> list[Tag]:

@@ -135,14 +135,10 @@ _UNSUPPORTED: Mapping[str, Mapping[int, str]] = {
 """Why compressions cannot be decoded."""
 
 
-def _unsupported(code: int, name: str, reason: str) -> Compression:
-    return Compression(code, name, reason=reason)
-
-
 COMPRESSIONS: Mapping[int, Compression] = MappingProxyType(
     {row.code: row for row in _ROWS}
     | {
-        code: _unsupported(code, name, reason)
+        code: Compression(code, name, reason=reason)
         for reason, names in _UNSUPPORTED.items()
         for code, name in names.items()
     }
@@ -157,7 +153,7 @@ OLD_JPEG = 6
 def compression_of(code: int) -> Compression:
     """Return the row of a compression; for an unknown one, a row with that reason."""
     row = COMPRESSIONS.get(code)
-    return row or _unsupported(code, f"compression {code}", "this compression is not known")
+    return row or Compression(code, f"compression {code}", reason="this compression is not known")
 
 
 def check_supported(codec: SegmentCodec) -> None:
