@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,21 +27,6 @@ PLATE_AXES = frozenset({"row", "column", "well", *FIELDS})
 
 _WELL = re.compile(r"([A-Za-z]{1,2})0*([1-9]\d*)")
 VERSION = "0.4"
-
-
-@dataclass(frozen=True, slots=True)
-class _Field:
-    """A field of view: row and column of its well, its name, and its index on the axes."""
-
-    row: str
-    column: str
-    name: str
-    place: Mapping[str, int]
-
-    @property
-    def path(self) -> str:
-        """Path of its group."""
-        return f"{self.row}/{self.column}/{self.name}"
 
 
 def to_plate(references: References, allow_holes: bool) -> References:
@@ -80,17 +64,19 @@ def to_plate(references: References, allow_holes: bool) -> References:
         )
     arrays: dict[str, Array] = {}
     attributes: dict[str, Mapping[str, Any]] = {}
-    wells: dict[tuple[str, str], list[str]] = {}
+    wells: dict[str, list[dict[str, str]]] = {}
     rows: list[Any] = []
-    for field, group in fields:
+    for path, group in fields.items():
         ordered = order_axes(group, references.series[:1], "ngff")
-        arrays |= {f"{field.path}/{name}": array for name, array in ordered.arrays()}
-        attributes[field.path] = ordered.attributes
-        wells.setdefault((field.row, field.column), []).append(field.name)
-        rows.append(_series_record(references.series[0], len(rows), field.path))
-    for (row, column), names in wells.items():
-        images = [{"path": name} for name in names]
-        attributes[f"{row}/{column}"] = {"well": {"version": VERSION, "images": images}}
+        arrays |= {f"{path}/{name}": array for name, array in ordered.arrays()}
+        attributes[path] = ordered.attributes
+        well, _, name = path.rpartition("/")
+        wells.setdefault(well, []).append({"path": name})
+        (row,) = move_series(references.series[:1], path)
+        row = {key: value for key, value in row.items() if key != "sequence"}
+        rows.append({**row, "index": len(rows), "name": path, "well": well})
+    for well, images in wells.items():
+        attributes[well] = {"well": {"version": VERSION, "images": images}}
     own = {k: v for k, v in references.group.attributes.items() if k not in IMAGE_ATTRIBUTES}
     attributes[""] = {**own, "plate": _plate(wells)}
     # the record of the whole sequence is kept in the first row only
@@ -101,36 +87,31 @@ def to_plate(references: References, allow_holes: bool) -> References:
 
 def _find_fields(
     references: References, dims: Sequence[str]
-) -> tuple[list[tuple[_Field, Group]], list[str]]:
-    """Return the fields that have files with their arrays, and the paths of incomplete ones."""
+) -> tuple[dict[str, Group], list[str]]:
+    """Return the arrays of each field that has files, and the paths of incomplete fields."""
     levels = level_paths(references.series[:1])
     n_axes = len(references.series[0]["sequence"]["dims"]) - len(dims)
-    fields, partial = {}, []
-    for field in _fields(references.group, dims):
-        group = _field_group(references.group, levels, field.place)
+    fields: dict[str, Group] = {}
+    partial = []
+    for path, place in _fields(references.group, dims):
+        group = _field_group(references.group, levels, place)
         image = group[levels[0]]
         if image.manifest.is_missing.all():
             continue
-        if field.path in fields:
+        if path in fields:
             # wells such as A1 and A01, or site and position numbers that give the same digits
             raise ManifestMismatch(
                 "several fields of the plate have the same path",
-                got=field.path,
+                got=path,
                 hint="Use unique names of wells and fields, or pass only some of the files.",
             )
-        fields[field.path] = (field, group)
-        partial += [] if has_chunks(image, n_axes).all() else [field.path]
-    return [*fields.values()], partial
+        fields[path] = group
+        partial += [] if has_chunks(image, n_axes).all() else [path]
+    return fields, partial
 
 
-def _series_record(row: Mapping[str, Any], index: int, path: str) -> dict[str, Any]:
-    (moved,) = move_series([row], path)
-    own = {name: value for name, value in moved.items() if name != "sequence"}
-    return {**own, "index": index, "name": path, "well": path.rpartition("/")[0]}
-
-
-def _fields(group: Group, dims: Sequence[str]) -> Iterator[_Field]:
-    """Yield all positions of the plate, in the order of rows, columns and fields."""
+def _fields(group: Group, dims: Sequence[str]) -> Iterator[tuple[str, Mapping[str, int]]]:
+    """Yield path and index of all positions of the plate, ordered by row, column and field."""
     order = [dim for dim in ("row", "column", "well", *FIELDS) if dim in dims]
     values = [read_axis(dim, group.children[dim]).values.tolist() for dim in order]  # type: ignore[arg-type,union-attr]
     for index in np.ndindex(*map(len, values)):
@@ -142,7 +123,8 @@ def _fields(group: Group, dims: Sequence[str]) -> Iterator[_Field]:
             row = _alphanumeric(row_name(number - 1) or "0" if type(number) is int else number)
             column = _alphanumeric(here["column"])
         names = [_alphanumeric(here[dim]) for dim in FIELDS if dim in here]
-        yield _Field(row, column, "".join(names) or "0", dict(zip(order, index, strict=True)))
+        name = "".join(names) or "0"
+        yield f"{row}/{column}/{name}", dict(zip(order, index, strict=True))
 
 
 def _parse_well(value: Any) -> tuple[str, str]:
@@ -175,13 +157,14 @@ def _field_group(group: Group, levels: Sequence[str], place: Mapping[str, int]) 
     return Group(children, group.attributes)
 
 
-def _plate(fields: Mapping[tuple[str, str], Sequence[str]]) -> dict[str, Any]:
-    rows = list(dict.fromkeys(row for row, _ in fields))
-    columns = sorted({column for _, column in fields}, key=lambda name: (len(name), name))
+def _plate(fields: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    places = [well.split("/") for well in fields]
+    rows = list(dict.fromkeys(row for row, _ in places))
+    columns = sorted({column for _, column in places}, key=lambda name: (len(name), name))
     wells = [
         {"path": f"{row}/{column}", "rowIndex": rows.index(row),
          "columnIndex": columns.index(column)}
-        for row, column in fields
+        for row, column in places
     ]  # fmt: skip
     return {
         "version": VERSION,
