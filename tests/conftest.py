@@ -12,6 +12,7 @@ from typing import Any
 import hypothesis
 import pytest
 import samples
+from chunked import CountingServer
 
 from tiffref.io import http
 
@@ -59,6 +60,14 @@ def examples_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         tif.write(image[::4, ::4], subfiletype=1, **options)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def server() -> Iterator[CountingServer]:
+    """Return a server that counts requests."""
+    running = CountingServer()
+    yield running
+    running.close()
 
 
 @pytest.fixture(scope="session")

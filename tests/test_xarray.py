@@ -6,7 +6,6 @@ import pickle
 import numpy as np
 import pytest
 import tifffile
-from chunked import CountingServer
 
 import tiffref
 from tiffref.zarr import ZarrFileSequenceStore, ZarrTiffStore
@@ -35,13 +34,6 @@ def pyramid(tmp_path_factory):
         for n in (2, 4):
             tiff.write(data[::n, ::n], subfiletype=1, metadata=None, tile=(16, 16))
     return path
-
-
-@pytest.fixture
-def server():
-    running = CountingServer()
-    yield running
-    running.close()
 
 
 @pytest.fixture

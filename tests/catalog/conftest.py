@@ -1,13 +1,21 @@
-"""A catalog that tests of its parts share."""
+"""Files and a catalog that several tests share."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from archive import write_image
+from archive import write_archive, write_image
 
 import tiffref.catalog as catalog
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the files of a catalog."""
+    folder = tmp_path_factory.mktemp("archive")
+    write_archive(folder, 12)
+    return folder
 
 
 @pytest.fixture(scope="session")

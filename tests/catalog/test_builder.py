@@ -30,13 +30,6 @@ from tiffref.errors import (
 pytest.importorskip("pyarrow")
 
 
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("archive")
-    write_archive(folder, 12)
-    return folder
-
-
 @pytest.mark.parametrize("format", ["json", "parquet"])
 def test_references_are_those_of_a_scan_of_each_file(archive: Path, tmp_path: Path, format) -> None:
     summary = catalog.build(archive, tmp_path / "c", format=format)

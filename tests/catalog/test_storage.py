@@ -10,7 +10,7 @@ from typing import Any
 
 import fsspec
 import pytest
-from archive import contents, write_archive, write_image
+from archive import contents, write_image
 
 import tiffref
 import tiffref.catalog as catalog
@@ -21,13 +21,6 @@ from tiffref.errors import CatalogError, SourceError
 pytest.importorskip("pyarrow")
 
 Place = tuple[str, dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("archive")
-    write_archive(folder, 12)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import tifffile
 
+from sequences import geo_tags, pixels, write
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -25,6 +27,14 @@ def image(folder: Path) -> Path:
         tif.write(pixels, subifds=1, **options)
         tif.write(pixels[::2, ::2], subfiletype=1, **options)
     return path
+
+
+@pytest.fixture
+def series(tmp_path: Path) -> str:
+    """Write images of two days, and return the pattern of their names."""
+    for n, day in enumerate(("20220505", "20220510")):
+        write(tmp_path / f"S_{day}.tif", pixels(n), extratags=geo_tags(0.0, 0.0))
+    return str(tmp_path / "S_{time:%Y%m%d}.tif")
 
 
 @pytest.fixture

@@ -20,13 +20,6 @@ from tiffref.sequences import stack
 from tiffref.tiff.scan import ScanOptions
 
 
-@pytest.fixture
-def series(tmp_path):
-    for n, day in enumerate(("20220505", "20220510")):
-        write(tmp_path / f"S_{day}.tif", pixels(n), extratags=geo_tags(0.0, 0.0))
-    return str(tmp_path / "S_{time:%Y%m%d}.tif")
-
-
 @pytest.mark.parametrize("name", ["doc.json", "doc.parq"])
 def test_stack_then_append(series, tmp_path, capsys, name):
     if name.endswith(".parq"):

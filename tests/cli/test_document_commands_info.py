@@ -13,7 +13,7 @@ import tifffile
 from microscopes import write_rgb_pyramid
 
 import tiffref
-from sequences import geo_tags, pixels, write
+from sequences import geo_tags
 from tiffref.cli import main
 
 DATA = np.arange(64 * 48, dtype="u2").reshape(64, 48)
@@ -240,13 +240,6 @@ def test_info_shows_axes_and_channels(tmp_path: Path, capsys: pytest.CaptureFixt
     assert meaning["axes"]["x"]["step"] == 0.25
     assert meaning["axes"]["x"]["units"] == "micrometer"
     assert meaning["channels"] == ["DAPI", "GFP"]
-
-
-@pytest.fixture
-def series(tmp_path):
-    for n, day in enumerate(("20220505", "20220510")):
-        write(tmp_path / f"S_{day}.tif", pixels(n), extratags=geo_tags(0.0, 0.0))
-    return str(tmp_path / "S_{time:%Y%m%d}.tif")
 
 
 def refs(name: str) -> dict:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from chunked import CountingServer, build_array
+from chunked import build_array
 
 from tiffref.errors import SelectionError
 from tiffref.io.progress import ProgressCounter, resolve_progress
@@ -24,13 +23,6 @@ REGIONS = {
     "window": ((slice(20, 60), slice(40, 41)), 3),
     "none": (slice(0), 0),
 }
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[CountingServer]:
-    running = CountingServer()
-    yield running
-    running.close()
 
 
 def open_store(where: str, compression: int, tmp_path, server) -> ZarrStore:

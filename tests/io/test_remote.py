@@ -15,7 +15,6 @@ import fsspec
 import numpy as np
 import pytest
 import tifffile
-from chunked import CountingServer
 from samples import rng
 
 import tiffref
@@ -143,13 +142,6 @@ def test_reads_at_the_end():
     _, source = remote(DATA[:100])
     assert source.read(90, 50) == DATA[90:100]
     assert source.read(200, 50) == b""
-
-
-@pytest.fixture
-def server():
-    running = CountingServer()
-    yield running
-    running.close()
 
 
 def test_a_file_costs_the_same_requests_whatever_was_scanned_before(tmp_path, server):

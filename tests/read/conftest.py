@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,6 @@ def make_array(tmp_path: Path) -> Callable[..., Array]:
         return replace(array, manifest=manifest)
 
     return make
-
-
-@pytest.fixture
-def server() -> Iterator[CountingServer]:
-    """Return a server that counts requests."""
-    running = CountingServer()
-    yield running
-    running.close()
 
 
 @pytest.fixture

@@ -8,20 +8,13 @@ import pytest
 import tifffile
 
 import tiffref
-from sequences import pixels, write
+from sequences import pixels, read, write
 from tiffref.errors import (
     MalformedTiff,
     ManifestMismatch,
     MetadataWarning,
     TiffrefError,
 )
-
-
-def read(references, path="image"):
-    """Read an array of references."""
-    from tiffref.read import Fetcher, read_array
-
-    return read_array(references.group[path], ..., fetch=Fetcher())
 
 
 def test_a_remote_file_costs_two_requests(monkeypatch):

@@ -14,7 +14,7 @@ import tifffile
 
 import tiffref
 import tiffref.catalog
-from sequences import pixels, write
+from sequences import pixels, read, write
 from tiffref.errors import (
     MetadataWarning,
     MissingSource,
@@ -266,13 +266,6 @@ def test_lists_and_tables_of_a_sequence(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes(b"PAR0")
     with pytest.raises(SourceError, match="cannot be read"):
         list_files(tmp_path / "bad.parquet")
-
-
-def read(references, path="image"):
-    """Read an array of references."""
-    from tiffref.read import Fetcher, read_array
-
-    return read_array(references.group[path], ..., fetch=Fetcher())
 
 
 def test_stac_items(tmp_path):

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from chunked import CountingServer
 from ifds import image, write_tiff
 from samples import rng
 
@@ -571,13 +570,6 @@ def test_files_of_a_set_that_have_ids_and_no_names(tmp_path, byteorder):
     write_set(tmp_path, byteorder, [whole.replace(UUIDS[1], UUIDS[0]), member])
     with pytest.warns(MetadataWarning, match="which does not name this file"):
         tiffref.scan(tmp_path / "b.ome.tif")
-
-
-@pytest.fixture
-def server():
-    running = CountingServer()
-    yield running
-    running.close()
 
 
 def serve(server, folder):

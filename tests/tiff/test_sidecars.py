@@ -8,21 +8,12 @@ import numpy as np
 import pytest
 import tifffile
 import xarray as xr
-from chunked import CountingServer
 from geotags import PLACED, UTM, extra_tags, geotags
 
 import tiffref
 from tiffref.errors import MalformedTiff, MetadataWarning
 from tiffref.read import Fetcher, read_array
 from tiffref.zarr import ZarrTiffStore
-
-
-@pytest.fixture
-def server():
-    running = CountingServer()
-    yield running
-    running.close()
-
 
 DATA = np.arange(64 * 48, dtype="u2").reshape(64, 48)
 WORLD = "10\n0\n0\n-20\n500005\n5199990\n"

@@ -85,9 +85,7 @@ def to_plate(references: References, allow_holes: bool) -> References:
     return References(Group.from_paths(arrays, attributes), tuple(rows), references.allow, "ngff")
 
 
-def _find_fields(
-    references: References, dims: Sequence[str]
-) -> tuple[dict[str, Group], list[str]]:
+def _find_fields(references: References, dims: Sequence[str]) -> tuple[dict[str, Group], list[str]]:
     """Return the arrays of each field that has files, and the paths of incomplete fields."""
     levels = level_paths(references.series[:1])
     n_axes = len(references.series[0]["sequence"]["dims"]) - len(dims)
