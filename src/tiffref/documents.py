@@ -404,9 +404,10 @@ def _find_segments(
     found: dict[str, _Segments | None] = {}
     index_of = _series_index(references)
     scanned = [
-        (array, new.group, _series_index(new).get(path))
+        (array, new.group, new_index.get(path))
         for mode in (None, "tile")  # merged chunks, and one for each segment
         for new in scan(chunkmode=mode)
+        for new_index in [_series_index(new)]
         for path, array in new.group.arrays()
         if array.manifest.sources
     ]

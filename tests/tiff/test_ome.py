@@ -711,7 +711,8 @@ def test_pages_of_several_images_have_the_metadata_that_these_share(tmp_path):
     assert described(references) == (1, ["a0", "b0"])
     tiffref.scan(tmp_path / "a.ome.tif", key=2).write_fsspec(tmp_path / "refs.json")
     report = tiffref.validate(tmp_path / "refs.json", pixels="all")
-    assert [finding.code for finding in report.findings] == ["not-compared"]
+    assert report.summary == "valid"
+    assert report.n_chunks_compared > 0
 
 
 def write_planes(path, planes, size, body, root="", byteorder="<"):
