@@ -61,8 +61,10 @@ _MIN_BULK_WALK = 8
 """Local files: after this many IFDs, the rest of the chain is followed in one buffer."""
 _MIN_GAPS, _MAX_GAPS, _MAX_PREDICTED = 2, 65, 256
 _MIN_PREDICTED_GAP, _MIN_PREDICTED_BYTES = 1 << 15, 512
-_MIN_SPREAD, _MAX_SPREAD = 0.001, 0.02
-"""Spread of the distances between IFDs, relative to their mean, that allows prefetching."""
+_MIN_SPREAD, _MAX_DRIFTS = 0.0003, 8
+"""Least spread of the distances between IFDs, relative to their mean; the last ones, for drift."""
+_MAX_SLACK_BYTES = 1 << 17
+"""Most bytes to either side of a predicted IFD: fetching them takes less time than a request."""
 _SHORT_VALUES_BYTES = 256
 """Bytes to prefetch after an IFD, for the values of its short lists."""
 _GHOST_AREA = b"GDAL_STRUCTURAL_METADATA_SIZE="
@@ -301,7 +303,8 @@ class TiffReader:
         self._chain: list[int] = []
         self._index: dict[int, int] = {}
         """Index in the chain, by offset."""
-        self._is_chain_complete, self._n_prefetched, self._n_counted = False, 0, 0
+        self._is_chain_complete, self._n_counted = False, 0
+        self._n_predicted, self._n_before_run = 0, 0
         name = self.url if is_ndpi is None else ".ndpi" if is_ndpi else ""
         try:
             self.header = header = parse_header(self.read(0, FIRST_BYTES), name)
@@ -382,6 +385,10 @@ class TiffReader:
                 expected=f"an IFD within the {self.size} bytes of the file",
                 hint="The file may be truncated; get a whole copy.",
             )  # fmt: skip
+        if not self.source.is_local:  # the next IFD together with the description, such as OME-XML
+            kind, count, where, _ = ifd.entries.get(270, (ASCII, 0, 0, None))
+            ranges = [(where, TYPE_SIZES[kind] * count), (ifd.next_offset, 1 << 10)]
+            self.source.prefetch([(start + self.base, length) for start, length in ranges])
         return ifd
 
     def directory(self, offset: int, name: str = "") -> Directory | None:
@@ -531,29 +538,50 @@ class TiffReader:
             self._append_to_chain(self.first.offset)
             return
         last = self._directories[self._chain[-1]]
-        if not self.source.is_local and len(self._chain) >= self._n_prefetched:
-            self._prefetch_next(last)
+        if not self.source.is_local:
+            place = last.next_offset + self.base, last.end - last.offset
+            if not self.source.is_cached(*place):
+                self._prefetch_next(last)
         self._append_next(last.next_offset, last)
 
     def _prefetch_next(self, last: Directory) -> None:
-        """Prefetch the next IFDs of a remote file together if IFDs are evenly spaced.
+        """Prefetch the next IFDs of a remote file together if their distances are similar.
 
-        Similar pages take about the same number of bytes. Predictions get less certain with each
-        page, so the ranges get wider.
+        Pages take about as many bytes as the others (with noise), or as the last one (with drift):
+        what predicts more IFDs is used. Predictions get less certain with each IFD, so the ranges
+        get wider; after a wrong one, fewer are made. Few distances underestimate their spread.
         """
-        gaps = np.diff(np.array(self._chain[-_MAX_GAPS:], np.int64))
-        if len(gaps) < _MIN_GAPS or not last.next_offset:
+        n_known = len(self._chain)
+        if n_known < self._n_predicted:
+            self._n_before_run = n_known
+        gaps = np.diff(np.array(self._chain[-_MAX_GAPS:], np.float64))
+        is_within = 0 < last.next_offset < self.size
+        if len(gaps) < _MIN_GAPS or not is_within or gaps.mean() < _MIN_PREDICTED_GAP:
             return
-        mean, spread = float(gaps.mean()), float(gaps.std())
-        if mean < _MIN_PREDICTED_GAP or spread > _MAX_SPREAD * mean:
-            return
-        spread = max(spread, _MIN_SPREAD * mean) if gaps.min() < gaps.max() else 0.0
-        n_left = int((self.size - last.next_offset) / mean)
-        ahead = np.arange(min(n_left + 1, max(5, 6 * len(self._chain) // 5), _MAX_PREDICTED))
-        slack = (2.5 * spread * np.sqrt(ahead**2 / len(gaps) + ahead)).astype(np.int64)
-        start = last.next_offset + (ahead * mean).astype(np.int64) - slack + self.base
-        length = 2 * slack + max(_MIN_PREDICTED_BYTES, last.end - last.offset + _SHORT_VALUES_BYTES)
-        self._n_prefetched = len(self._chain) + len(ahead)
+        n_left = int((self.size - last.next_offset) / gaps.mean())
+        n_ahead = max(5, 6 * (n_known - self._n_before_run) // 5)
+        ahead = np.arange(min(n_left + 1, n_ahead, _MAX_PREDICTED))
+        least = _MIN_SPREAD * gaps.mean() if gaps.min() < gaps.max() else 0.0
+        spread = max(least, gaps.std(ddof=1) * (1 + 1 / len(gaps)))
+        drifts = np.diff(gaps[-_MAX_DRIFTS:])
+        drift = max(least, np.sqrt(np.mean(drifts**2)) * (1 + 1 / len(drifts)))
+        predictions = []
+        for gap, variance in (
+            (gaps.mean(), spread**2 * (ahead**2 / len(gaps) + ahead)),
+            (gaps[-1], drift**2 * ahead * (ahead + 1) * (2 * ahead + 1) / 6),
+        ):
+            slack = 3 * np.sqrt(variance)
+            slack = slack[slack <= _MAX_SLACK_BYTES]
+            predictions.append((len(slack), -slack[-1], gap, slack))
+        n, _, gap, slack = max(predictions, key=lambda prediction: prediction[:2])
+        start = (
+            last.next_offset
+            + self.base
+            + (ahead[:n] * gap - slack).clip(-last.next_offset).astype(np.int64)
+        )
+        n_bytes = max(_MIN_PREDICTED_BYTES, last.end - last.offset + _SHORT_VALUES_BYTES)
+        length = (2 * slack).astype(np.int64) + n_bytes
+        self._n_predicted = n_known + n if n > 1 else 0
         self.source.prefetch(list(zip(start.tolist(), length.tolist(), strict=True)))
 
     def _append_to_chain(self, offset: int) -> None:
