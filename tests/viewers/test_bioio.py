@@ -83,6 +83,44 @@ def test_channels_without_names_are_numbered(tmp_path: Path) -> None:
         assert reader.get_image_data("CZYX").shape == (2, 3, 20, 24)
 
 
+@pytest.mark.parametrize("zarr_format", [None, 2, 3])
+@pytest.mark.parametrize(
+    ("axes", "sizes", "order"),
+    [("QYX", (3,), "ZYX"), ("TEZYX", (2, 4, 3), "TCZYX"), ("HYX", (4,), "TYX"),
+     ("QPYX", (2, 3), "CZYX"), ("QPTYX", (2, 3, 2), "CZTYX")],
+)  # fmt: skip
+def test_no_plane_is_left_out(
+    tmp_path: Path, axes: str, sizes: tuple[int, ...], order: str, zarr_format: int | None
+) -> None:
+    """BioImage shows only the first plane of dimensions that it does not have."""
+    data = np.random.default_rng(0).integers(0, 99, (*sizes, 20, 24), np.uint16)
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, data, metadata={"axes": axes}, photometric="minisblack")
+    expected = tifffile.imread(path)
+    if zarr_format is not None:
+        tiffref.scan(path).write_fsspec(tmp_path / "a.json", zarr_format=zarr_format)
+        path = tmp_path / "a.json"
+    reader = bioio.Reader(path)
+    assert reader.dims.order == order
+    np.testing.assert_array_equal(reader.data, expected)
+
+
+@pytest.mark.parametrize("zarr_format", [None, 2])
+def test_positions_are_scenes(tmp_path: Path, zarr_format: int | None) -> None:
+    data = np.arange(2 * 2 * 3 * 20 * 24, dtype=np.uint16).reshape(2, 2, 3, 20, 24)
+    path = tmp_path / "a.ome.tif"
+    metadata = {"axes": "TRCYX"}  # positions as Micro-Manager has them
+    tifffile.imwrite(path, data, metadata=metadata, photometric="minisblack")
+    if zarr_format is not None:
+        tiffref.scan(path).write_fsspec(tmp_path / "a.json", zarr_format=zarr_format)
+        path = tmp_path / "a.json"
+    reader = bioio.Reader(path)
+    assert reader.scenes == ("image R0", "image R1")
+    for n in range(2):
+        reader.set_scene(n)
+        np.testing.assert_array_equal(reader.get_image_data("TCYX"), data[:, n])
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.tif"
     path.write_bytes(b"not a TIFF at all")

@@ -9,7 +9,8 @@ Reference: bioio-base documentation, `bioio_base.reader.Reader`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import bioio_base.exceptions
@@ -68,7 +69,7 @@ class Reader(bioio_base.reader.Reader):
             raise bioio_base.exceptions.UnsupportedFileFormatError(
                 "tiffref", self._path, str(error)
             ) from error
-        self._images: dict[str, Image] = {picture.name: picture for picture in images}
+        self._levels = {name: levels for image in images for name, levels in _scenes(image)}
 
     @staticmethod
     def _is_supported_image(fs: Any, path: str, **kwargs: Any) -> bool:
@@ -82,12 +83,12 @@ class Reader(bioio_base.reader.Reader):
     @functools.cached_property
     def scenes(self) -> tuple[str, ...]:  # type: ignore[override]
         """Names of the images of the file."""
-        return tuple(self._images)
+        return tuple(self._levels)
 
     @property
     def resolution_levels(self) -> tuple[int, ...]:
         """Levels of the current scene; 0 is full size."""
-        return tuple(range(len(self._images[self.current_scene].levels)))
+        return tuple(range(len(self._levels[self.current_scene])))
 
     @property
     def physical_pixel_sizes(self) -> PhysicalPixelSizes:
@@ -97,8 +98,7 @@ class Reader(bioio_base.reader.Reader):
         return PhysicalPixelSizes(*(None if axis is None else axis[0] for axis in axes))
 
     def _read_delayed(self) -> xr.DataArray:
-        level = self._images[self.current_scene].levels[self.current_resolution_level]
-        level = level.rename({dim: str(dim).upper() for dim in level.dims})
+        level = self._levels[self.current_scene][self.current_resolution_level]
         if "C" in level.dims and "C" not in level.coords:  # bioio requires names
             names = [f"Channel:{self.current_scene}:{n}" for n in range(level.sizes["C"])]
             level = level.assign_coords(C=names)
@@ -106,3 +106,28 @@ class Reader(bioio_base.reader.Reader):
 
     def _read_immediate(self) -> xr.DataArray:
         return self._read_delayed().compute()
+
+
+_DIMS = frozenset("TCZYXS")
+_SIMILAR = {"H": "T", "TIME": "T", "E": "C", "CHANNEL": "C", "BAND": "C"}
+
+
+def _scenes(image: Image) -> Iterator[tuple[str, tuple[xr.DataArray, ...]]]:
+    """Yield name and levels of an image, with the dimensions of bioio.
+
+    bioio shows only the start of others, without a warning. Each becomes one that the image does
+    not have: lifetimes are times, wavelengths channels. Of positions (R), or if none is left, each
+    is a scene.
+    """
+    dims = [str(dim).upper() for dim in image.levels[0].dims]
+    free = [dim for dim in "ZCT" if dim not in dims]
+    for at, dim in reversed([*enumerate(dims)]):
+        if free and dim not in _DIMS and dim != "R":
+            similar = _SIMILAR.get(dim)
+            dims[at] = free.pop(free.index(similar) if similar in free else 0)
+    levels = [level.rename(dict(zip(level.dims, dims, strict=True))) for level in image.levels]
+    left = {dim: levels[0].sizes[dim] for dim in dims if dim not in _DIMS}
+    for index in itertools.product(*map(range, left.values())):
+        place = dict(zip(left, index, strict=True))
+        name = " ".join([image.name, *(f"{dim}{n}" for dim, n in place.items())])
+        yield name, tuple(level.isel(place) for level in levels)
