@@ -290,10 +290,11 @@ def test_cropped_image_tiles_are_padded():
 
 
 @pytest.mark.parametrize("compression", [1, 5, 8, 32773, 50000, 34925])
-def test_bytes_after_the_segment_are_dropped(compression):
+@pytest.mark.parametrize("n_more", [6, 30_000])
+def test_bytes_after_the_segment_are_dropped(compression, n_more):
     codec = SegmentCodec((1, 4, 5, 1), "<u2", compression)
     image = values(codec.shape, "u2")
-    data = compress(compression, image.tobytes() + b"behind")
+    data = compress(compression, image.tobytes() + bytes(n_more))
     np.testing.assert_array_equal(decode_segment(codec, data), image)
 
 

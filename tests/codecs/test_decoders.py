@@ -70,6 +70,28 @@ def test_sgilog_luv_24_agrees_with_its_xyz():
     np.testing.assert_allclose(luminance, xyz[:, 1], rtol=0.005)
 
 
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("compression", [34676, 34677])
+def test_sgilog_luv_of_8_bits_is_rgb(tmp_path: Path, compression: int, order: str) -> None:
+    """As in libtiff and GDAL, which adds an alpha channel."""
+    rasterio = pytest.importorskip("rasterio")
+    pixels = values((8, 9, 3), "u1")
+
+    def encode(part: np.ndarray) -> bytes:
+        if compression == 34677:
+            return part.tobytes()
+        return b"".join(bytes([9, *row, 126 + 9, 90] * 2) for row in part[..., 0])
+
+    tags = {259: compression, 262: 32845}
+    path = tmp_path / "a.tif"
+    write_tiff(path, [image(pixels, tags, rows=3, encode=encode, order=order)], order=order)
+    with rasterio.open(path) as dataset:
+        expected = np.moveaxis(dataset.read([1, 2, 3]), 0, -1)
+    assert len(np.unique(expected)) > 8
+    np.testing.assert_array_equal(ZarrTiffStore(path)[...], expected)
+
+
 # ---- compressions that libtiff decodes, from bytes made by hand
 
 

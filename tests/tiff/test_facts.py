@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 from ifds import BIG, CLASSIC, As, Form, Ifd, image, write_tiff
+from segments import compress
 
 import tiffref
 from tiffref.errors import (
@@ -251,6 +252,23 @@ def test_a_depth_of_0_is_none(tmp_path: Path, tile: tuple[int, int] | None, orde
     path = tmp_path / "a.tif"
     write_tiff(path, [image(IMAGE, {32997: 0}, tile=tile, rows=4, order=order)], order=order)
     np.testing.assert_array_equal(ZarrTiffStore(path)[...], IMAGE)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("compression", [1, 8, 50000])
+def test_tiles_that_are_deeper_than_the_image(tmp_path: Path, compression: int, order: str) -> None:
+    """Other planes follow in each tile; tifffile and GDAL leave them out."""
+    path = tmp_path / "a.tif"
+    tags = {259: compression, 32998: 99}
+
+    def encode(part: np.ndarray) -> bytes:
+        return bytes(compress(compression, part.tobytes() * 99))
+
+    write_tiff(path, [image(IMAGE, tags, tile=(16, 16), encode=encode, order=order)], order=order)
+    for zarr_format in (2, 3):
+        with pytest.warns(MetadataWarning, match="more bytes than the image"):
+            store = ZarrTiffStore(path, zarr_format=zarr_format)
+        np.testing.assert_array_equal(store[...], IMAGE)
 
 
 @pytest.mark.parametrize("form", [CLASSIC, BIG])

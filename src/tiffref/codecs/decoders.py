@@ -4,8 +4,8 @@ There is one function for each compression, of three kinds:
 
 - Byte streams (deflate, LZW, PackBits, zstd, LZMA) take the stored bytes and a `(n,)` uint8 array,
   fill it from the start and return the number of bytes written. Longer streams are truncated, as
-  in libtiff. Nothing is allocated beyond the buffer (or a small multiple of it if a library cannot
-  stop early), so that a decompression bomb stays small.
+  in libtiff. Nothing is allocated beyond the buffer (or at most `HARMLESS_BYTES` if a library
+  cannot stop early), so that a decompression bomb stays small.
 - Images of other formats (JPEG, JPEG 2000, WebP, PNG, ...) take the codec, the stored bytes and an
   array that the image must fit, or None. FillOrder and Predictor do not apply to them (TIFF
   Technical Note 2).
@@ -14,7 +14,7 @@ There is one function for each compression, of three kinds:
 
 SGILog is decoded to the 16-bit values of libtiff and GDAL: int16 L with log2 of the luminance as
 (L + 0.5) / 256 - 64 (negative L is a negative luminance), and int16 u', v' (CIE 1976) scaled by
-32768. If the tags say float32, samples are libtiff's XYZ instead.
+32768. If the tags say float32, samples are libtiff's XYZ instead, and RGB if they say uint8.
 
 Invalid streams raise the library's `RuntimeError` or `ValueError`; `codecs.decode` turns them into
 a `MalformedTiff`. `codecs.unpack` interprets the decompressed bytes.
@@ -30,7 +30,7 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache
@@ -49,6 +49,7 @@ from .guard import (
     first_xz_stream,
     jpeg_frame,
     trim_zstd,
+    zstd_bound,
 )
 
 _LOSSLESS_FRAMES = (0xC3, 0xC7, 0xCB, 0xCF)
@@ -380,14 +381,14 @@ def _ccitt_without_libtiff(codec: SegmentCodec, data: Any) -> NDArray:
     return imagecodecs.ccittfax4_decode(stored, rows, columns)
 
 
-def _decode_strip(codec: SegmentCodec, data: Any) -> NDArray:
+def _decode_strip(codec: SegmentCodec, data: Any, as_rgb: bool = False) -> NDArray:
     """Decode a segment; if that fails, as the last strip, which may have fewer rows."""
     try:
-        return _decode(codec, data, _n_rows(codec))
+        return _decode(codec, data, _n_rows(codec), as_rgb=as_rgb)
     except RuntimeError:
         if codec.edge is None or codec.edge[2] != codec.shape[2]:
             raise
-        return _decode(codec, data, codec.edge[0] * codec.edge[1])
+        return _decode(codec, data, codec.edge[0] * codec.edge[1], as_rgb=as_rgb)
 
 
 def _decode(
@@ -466,9 +467,6 @@ def _write_tiff(
     return bytes(file)
 
 
-# size of the second buffer for libraries that reject a stream longer than the buffer
-_SLACK_FACTOR = 2
-_SLACK_BYTES = 4096
 _MAX_SURPLUS_BYTES = 1 << 20
 """Decoded bytes behind a segment that are checked."""
 
@@ -500,11 +498,17 @@ def lzw(data: Any, buffer: Any) -> int:
     return len(imagecodecs.lzw_decode(data, out=buffer))
 
 
-def packbits(data: Any, buffer: NDArray[np.uint8]) -> int:
-    """Decode PackBits (TIFF 6.0, section 9)."""
-    return _decode_with_slack(
-        imagecodecs.packbits_decode, data, buffer, lambda d: d[: packbits_end(d, buffer.size)]
-    )
+def packbits(data: Any, buffer: Any) -> int:
+    """Decode PackBits (TIFF 6.0, section 9); bytes after the last row are ignored, as in libtiff.
+
+    The last run may reach past it.
+    """
+    try:
+        return len(imagecodecs.packbits_decode(data, out=buffer))
+    except RuntimeError:
+        runs = bytes(data)
+        runs = runs[: packbits_end(runs, buffer.size)]
+        return copy(imagecodecs.packbits_decode(runs, out=buffer.size + 128), buffer)
 
 
 def packbits_end(data: bytes, n_bytes: int) -> int:
@@ -523,11 +527,14 @@ def packbits_end(data: bytes, n_bytes: int) -> int:
     return position
 
 
-def zstd(data: Any, buffer: NDArray[np.uint8]) -> int:
+def zstd(data: Any, buffer: Any) -> int:
     """Decode Zstandard frames (RFC 8878); bytes after them are ignored, as in libtiff."""
-    return _decode_with_slack(
-        imagecodecs.zstd_decode, data, buffer, lambda d: trim_zstd(d, buffer.size)
-    )
+    try:
+        return len(imagecodecs.zstd_decode(data, out=buffer))
+    except RuntimeError:
+        frames = trim_zstd(bytes(data), buffer.size)
+        n_bytes = min(zstd_bound(frames), buffer.size + HARMLESS_BYTES)
+        return copy(imagecodecs.zstd_decode(frames, out=n_bytes), buffer)
 
 
 def lzma(data: Any, buffer: Any) -> int:
@@ -537,20 +544,6 @@ def lzma(data: Any, buffer: Any) -> int:
     except RuntimeError:
         # liblzma takes more than a few bytes after the stream for another stream
         return copy(first_xz_stream(bytes(data), buffer.nbytes), buffer)
-
-
-def _decode_with_slack(
-    decoder: Callable[..., Any],
-    data: Any,
-    buffer: NDArray[np.uint8],
-    trim: Callable[[bytes], bytes],
-) -> int:
-    try:
-        return len(decoder(data, out=buffer))
-    except RuntimeError:
-        # some writers round segments up, or leave bytes after the last row or the stream
-        wide = np.empty(buffer.size * _SLACK_FACTOR + _SLACK_BYTES, np.uint8)
-        return copy(decoder(trim(bytes(data)), out=wide), buffer)
 
 
 PHOTOMETRIC_LOGLUV = 32845
@@ -568,6 +561,8 @@ _SCALE = 1 << 15
 def sgilog(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
     """Decode SGILog of 16 bits (LogL), 24 bits or 32 bits (LogLuv)."""
     is_luv = codec.photometric == PHOTOMETRIC_LOGLUV and codec.shape[3] == 3
+    if is_luv and codec.dtype == "|u1":
+        return _decode_strip(codec, data, as_rgb=True)
     if not is_luv or np.dtype(codec.dtype).kind == "f":
         return libtiff(codec, data, out)
     n_rows, n_columns = _n_rows(codec), codec.shape[2]

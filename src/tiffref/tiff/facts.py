@@ -241,7 +241,7 @@ def _parse_image(
         "photometric": photometric,
         "bits": bits,
         "sample_format": sample_format,
-        "tile": _tile(tags, quirk),
+        "tile": _tile(tags, depth),
         "is_separate": planar == 2 and planes > 1,
         "extra_samples": _int_list(tags, 338),
         "subsampling": (subsampling[0], subsampling[1]) if len(subsampling) > 1 else default,
@@ -274,11 +274,11 @@ def _count_planes(photometric: int, n_samples: int, planar: int) -> tuple[int, i
     return (1, n_samples) if planar == 1 else (n_samples, 1)
 
 
-def _tile(tags: Mapping[int, Any], quirk: str) -> tuple[int, int, int] | None:
+def _tile(tags: Mapping[int, Any], depth: int) -> tuple[int, int, int] | None:
     width = _number(tags, 322, 0)
     if not width:
         return None
-    return 1 if quirk == "philips" else _number(tags, 32998, 1), _number(tags, 323, 0), width
+    return 1 if depth == 1 else _number(tags, 32998, 1), _number(tags, 323, 0), width
 
 
 def _bits(tags: Mapping[int, Any], quirk: str, compression: int, n_samples: int) -> tuple[int, ...]:
