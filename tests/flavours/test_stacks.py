@@ -550,6 +550,30 @@ def test_micromanager_pages_that_its_index_does_not_lead_to(tmp_path, n):
     assert_pixels(references, {"image": data})
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("where", ["index", "summary"])
+def test_a_micromanager_index_that_spans_more_planes_than_any_file_has(tmp_path, order, where):
+    """tifffile would allocate a list of all of them."""
+    data = pixels(4, 20, 24)
+    path = tmp_path / "run_MMStack.ome.tif"
+    planes = {(c, z, 0, 0): data[2 * c + z] for c in (0, 1) for z in (0, 1)}
+    more = {"Frames": 1 << 30} if where == "summary" else {"Frames": 1}
+    write_mmstack(path, planes, SUMMARY | more, order=order)
+    if where == "summary":
+        with pytest.warns(TruncationWarning, match="1 of 1073741824 frames"):  # stopped early
+            assert tiffref.scan(path).group["image"].shape == (2, 2, 20, 24)
+        write_mmstack(tmp_path / "run_MMStack_1.ome.tif", planes, SUMMARY | more, order=order)
+    if where == "index":
+        content = bytearray(path.read_bytes())
+        (index_at,) = struct.unpack_from(f"{order}I", content, 12)
+        struct.pack_into(f"{order}I", content, index_at + 8 + 20 * 3 + 8, 1 << 30)
+        path.write_bytes(content)
+    with pytest.warns(MetadataWarning, match="the index of Micro-Manager spans"):
+        assert_pixels(tiffref.scan(path), {"image": data})
+    with pytest.raises(tiffref.errors.MalformedTiff, match="the index of Micro-Manager spans"):
+        tiffref.scan(path, strict=True)
+
+
 def test_micromanager_positions_in_several_files(tmp_path):
     data = pixels(2, 2, 20, 24)  # position, channel
     summary = SUMMARY | {"Frames": 1, "Slices": 1, "Positions": 2}
@@ -691,6 +715,19 @@ def test_ndtiff_without_its_index(tmp_path):
     with pytest.warns(MetadataWarning, match="the index of Micro-Manager's planes"):
         references = tiffref.scan(tmp_path / "a_NDTiffStack.tif")
     assert_pixels(references, {"image": np.stack([plane for _, plane in planes])})
+
+
+def test_an_ndtiff_whose_mark_is_damaged(tmp_path):
+    """Without it, the other files of the set are unknown."""
+    planes = [({"time": t}, plane) for t, plane in enumerate(pixels(4, 20, 24))]
+    files = {"a_NDTiffStack.tif": planes[:2], "a_NDTiffStack_1.tif": planes[2:]}
+    write_ndtiff(tmp_path, files, {})
+    with (tmp_path / "a_NDTiffStack.tif").open("r+b") as file:
+        file.seek(8)
+        file.write(b"####")
+    with pytest.warns(MetadataWarning, match="the index of Micro-Manager's planes"):
+        references = tiffref.scan(tmp_path / "a_NDTiffStack.tif")
+    assert_pixels(references, {"image": np.stack([plane for _, plane in planes[:2]])})
 
 
 def test_a_missing_file_of_an_ndtiff_set_is_named(tmp_path):

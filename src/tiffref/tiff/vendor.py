@@ -40,6 +40,7 @@ from .vendor_metadata import (
     PARSE_ERRORS,
     TAG_VALUES,
     NdtiffIndex,
+    check_micromanager,
     check_planes,
     claimed_formats,
     has_pixels_element,
@@ -105,6 +106,7 @@ class VendorFile(ImageFile):
                 raise ValueError("the chain of IFDs returns to an earlier one")
             with np.errstate(all="ignore"):
                 check_planes(reader.first)
+                check_micromanager(self.tif)
                 if self.tif.is_ndtiff:
                     self.ndtiff_index.check(self.tif.filename, self.sibling)
                 listing = self.convert(qptiff_series(self.tif) or [*self.tif.series])

@@ -48,8 +48,8 @@ _DESCRIPTIONS = ("Aperio ", "Mikroscan Image Structure", "Motic ", "state.", "FL
 _ARGOS_LABELS = frozenset({"Label Image", "Label_Image", "Probability_Image"})
 _XMP, _UIC2, _UIC4, _SIS_INI = 700, 33629, 33631, 33471
 _MD_SCALE, _MM_METADATA = 33446, 51123
-_MM_MARKS = frozenset({54773648, 483765892, 99384722, 2355492})
-"""Marks of the index, display settings, comments and summary of a Micro-Manager stack."""
+_MM_MARKS = frozenset({54773648, 483765892, 99384722, 2355492, 483729})
+"""Marks of index, display settings, comments and summary of Micro-Manager, and mark of NDTiff."""
 _MAX_BYTES = 1 << 26
 """Largest metadata tag."""
 _MAX_PROLOG = 2048
@@ -114,10 +114,10 @@ def claimed_formats(first: Directory) -> Iterator[str]:
 
 
 def is_micromanager_stack(reader: TiffReader) -> bool:
-    """Return whether the header has a mark of the blocks of a Micro-Manager stack."""
+    """Return whether the header has a mark of the blocks of a Micro-Manager stack or NDTiff."""
     if _MM_METADATA not in reader.first:
         return False
-    marks = struct.unpack(f"{reader.header.byteorder}8I", reader.source.read(8, 32))[::2]
+    marks = struct.unpack(f"{reader.header.byteorder}8I", reader.source.read(8, 32))
     return not _MM_MARKS.isdisjoint(marks)
 
 
@@ -170,6 +170,22 @@ def check_planes(ifd: Directory) -> None:
         raise ValueError(f"the XML has the index {min(counts)}")
     if max(counts, default=0) > MAX_PLANES:
         raise ValueError(f"the metadata counts {max(counts)} planes")
+
+
+def check_micromanager(tif: Any) -> None:
+    """Raise ValueError if a Micro-Manager stack counts too many planes.
+
+    tifffile allocates a list of those that the index spans, and in a set those of the summary.
+    """
+    metadata, handle = tif.micromanager_metadata or {}, tif.filehandle
+    if "IndexMap" in metadata and isinstance(metadata.get("Summary"), Mapping):
+        is_set = handle.is_file and len([*Path(handle.dirname).glob("*_MMStack*.tif")]) > 1
+        summary = metadata["Summary"] if is_set else {}
+        names = ("Channels", "Slices", "Frames", "Positions")
+        last = zip(metadata["IndexMap"][:, :4].max(axis=0).tolist(), names, strict=True)
+        n_planes = math.prod(max(n + 1, int(summary.get(name, 1))) for n, name in last)
+        if n_planes > MAX_PLANES:
+            raise ValueError(f"the index of Micro-Manager spans {n_planes} planes")
 
 
 def has_pixels_element(ifd: Directory) -> bool:
