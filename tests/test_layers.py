@@ -211,7 +211,9 @@ def test_scanning_and_writing_json_loads_only_what_the_file_needs(tmp_path: Path
 def test_public_names_exist_and_are_listed() -> None:
     import tiffref.catalog  # submodules and what is loaded later are not listed
 
-    assert dir(tiffref) == sorted(tiffref.__all__)
+    assert dir(tiffref) == sorted([*tiffref.__all__, "catalog", "zarr"])
+    literal = re.search(r"^__all__ = (\[.*?\])", Path(tiffref.__file__).read_text(), re.S | re.M)
+    assert literal and ast.literal_eval(literal[1]) == tiffref.__all__  # as mypy --strict needs it
     for name in tiffref.__all__:
         assert getattr(tiffref, name) is not None
     kinds = vars(tiffref.errors).values()

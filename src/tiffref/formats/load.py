@@ -30,7 +30,7 @@ import ujson
 from ..codecs.foreign import unsafe_codecs
 from ..errors import Finding, InvalidReferences, Reporter, SourceError, safe_cause, unreadable
 from ..io.clients import UNKNOWN_SIZE_BYTES, call_with_timeout, client_errors, find_file_system
-from ..io.urls import directory_error, local_path
+from ..io.urls import directory_error, has_scheme, local_path, missing_file_error
 from ..model.codec import ForeignCodec, SegmentCodec
 from .zarr_metadata import ArrayMetadata, Nodes
 
@@ -166,6 +166,8 @@ def find_document(path: str, storage_options: Mapping[str, Any] | None = None) -
             # opening a pipe would wait for its writer
             raise SourceError("cannot be read: not a regular file", url=path)
         return fsspec.filesystem("file"), os.path.abspath(name)  # noqa: PTH100 - links stay
+    if not has_scheme(path) and "::" not in path:
+        raise missing_file_error(name)
     return find_file_system(path, storage_options)
 
 

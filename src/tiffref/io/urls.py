@@ -383,7 +383,7 @@ def missing_file_error(name: str) -> SourceError:
     if not name:
         return MissingSource("the name of the file is empty")
     hint = spelling_hint(name)
-    if hint is None and set("*?[{") & set(name):
+    if hint is None and set("*?[{") & set(name) and not name.endswith(".json"):
         hint = f"{_STACK_HINT}: tiffref stack '{name}' -o refs.json."
     if hint is not None:
         return MissingSource("no such file", url=name, hint=hint)
