@@ -185,3 +185,17 @@ def test_the_lists_of_all_pages_of_a_slide_are_fetched_together(tmp_path: Path, 
     assert references.series[0]["kind"] == "qpi"
     assert n_rounds <= 9
     assert n_bytes <= path.stat().st_size // 10
+
+
+@pytest.mark.parametrize("compression", ["zlib", "jpeg", "lzw"])
+def test_partial_strips_of_images_of_different_sizes(tmp_path: Path, compression: str) -> None:
+    """They are tested, and fetched together with the starts of JPEG streams."""
+    path = tmp_path / "a.tif"
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (height, 500), "u1") for height in (600, 550, 420, 460)]
+    with tifffile.TiffWriter(path) as tif:
+        for image in images:
+            tif.write(image, compression=compression, rowsperstrip=64, metadata=None)
+    references, n_rounds, _ = scan(path.read_bytes())
+    assert len(references.series) == 4
+    assert n_rounds == 5  # one for each IFD

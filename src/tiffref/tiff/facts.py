@@ -30,7 +30,7 @@ _PACKBITS = 32773
 _JFIF_KINDS = frozenset({6, 7, 33007, 34892})
 _JPEG = 7
 _LOSSY_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
-_MAX_HEADER_BYTES = 1 << 12
+_MAX_HEADER_BYTES, _MAX_STRIP_BYTES = 1 << 12, 1 << 18
 _DROPPED_TAGS = frozenset(
     {273, 279, 288, 289, 324, 325, 330, 347, 513, 514, 519, 520, 521, 65426, 65432}
 )
@@ -403,15 +403,25 @@ def _first_range(reader: TiffReader, ifd: Directory, most: int) -> tuple[int, in
     return int(offset[n]), min(n_bytes or most, most)  # the byte count may be missing
 
 
+def _partial_strip(ifd: Directory) -> tuple[int, int]:
+    """Return the range of the last strip if it has fewer rows, which is tested; 0, 0 otherwise."""
+    rows, n_rows = ifd.get(257), ifd.get(278)
+    offset, length = map(ifd.first_column, (SEGMENT_OFFSETS, SEGMENT_LENGTHS))
+    is_partial = type(rows) is type(n_rows) is int and 0 < n_rows < rows and rows % n_rows
+    if ifd.get(259) in (None, 1) or not is_partial or not len(offset) == len(length) > 0:
+        return 0, 0
+    return int(offset[-1]), min(int(length[-1]), _MAX_STRIP_BYTES)
+
+
 def fetch_first_bytes(reader: TiffReader, ifds: Iterable[Directory]) -> None:
-    """Prefetch the `first_bytes` of those IFDs whose facts need them, together."""
+    """Prefetch the `first_bytes` of IFDs whose facts need them, and partial strips, together."""
     places = []
     for ifd in ifds:
-        if _hashable_value(ifd, 259) in _STREAMED:
-            with contextlib.suppress(MalformedTiff):  # reading the facts raises it
-                offset, n_bytes = _first_range(reader, ifd, _MAX_HEADER_BYTES)
-                places.append((offset + reader.base, n_bytes))
-    reader.source.prefetch(places)
+        with contextlib.suppress(MalformedTiff):  # reading the facts raises it
+            if _hashable_value(ifd, 259) in _STREAMED:
+                places.append(_first_range(reader, ifd, _MAX_HEADER_BYTES))
+            places.append(_partial_strip(ifd))
+    reader.source.prefetch([(offset + reader.base, n_bytes) for offset, n_bytes in places])
 
 
 def _decoder_tables(reader: TiffReader, ifd: Directory, compression: int) -> dict[str, Any]:
