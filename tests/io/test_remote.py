@@ -265,6 +265,34 @@ def test_a_generation_is_asked_for_once_and_read() -> None:
     assert read(fs, "bucket/a", expected.url, 0, None, None) == STORED
 
 
+def test_an_object_is_opened_by_one_request(
+    s3_options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs = pytest.importorskip("s3fs").S3FileSystem(**s3_options)
+    fs.call_s3("create_bucket", Bucket="opened")
+    for name, size in (("large", 100_000), ("small", 99), ("empty", 0)):
+        fs.pipe_file(f"opened/folder/{name}", bytes(size))
+    calls: list[str] = []
+    call_s3 = type(fs)._call_s3
+
+    async def count(self: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+        calls.append(method)
+        return await call_s3(self, method, *args, **kwargs)
+
+    monkeypatch.setattr(type(fs), "_call_s3", count)
+    for name, size in (("large", 100_000), ("small", 99)):
+        calls.clear()
+        source = RemoteSource(fs, f"opened/folder/{name}", f"s3://opened/folder/{name}")
+        assert source.read(0, 9) == bytes(9) and calls == ["get_object"]
+        state = source.state()
+        assert source.source == state and state.size == size and state.etag and state.mtime
+    assert RemoteSource(fs, "opened/folder/empty", "s3://opened/folder/empty").size == 0
+    with pytest.raises(SourceError, match="is a directory"):
+        RemoteSource(fs, "opened/folder", "s3://opened/folder")
+    with pytest.raises(MissingSource):
+        RemoteSource(fs, "opened/none", "s3://opened/none")
+
+
 def test_which_file_systems_are_object_stores() -> None:
     assert find_range_reader(SimpleNamespace(protocol="sftp")) is None
     assert find_range_reader(SimpleNamespace(protocol="oss", split_path=str)) is None

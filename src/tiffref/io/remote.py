@@ -330,6 +330,9 @@ class RemoteSource(RemoteFile):
                 return self._http.open(_FIRST_BYTES)
             if self._http_state is not None:
                 return self._check_copy(self._http_state.state()), b""
+            opened = None if self._is_copied else _open_object(self._direct, self._path, url)
+            if opened is not None:
+                return opened
             info = fetch_info(self._direct, self._path, url, is_listed=True)
         if info.get("type") == "directory":
             raise SourceError("is a directory", url=url, expected="a TIFF file")
@@ -357,13 +360,50 @@ _RangeReader = Callable[[Any, str, str, int, int | None, Source | None], bytes]
 
 def find_range_reader(fs: Any) -> _RangeReader | None:
     """Return the function for conditional reads from a file system; None if there is none."""
+    fetch = _find_fetch(fs)
+    if fetch is not None:
+        return partial(_read_verified, fetch)
+    return _read_gcs if hasattr(fs, "split_path") and "gs" in fs.protocol else None
+
+
+def _find_fetch(fs: Any) -> Callable[..., Any] | None:
+    """Return the function that reads a range of an object together with its state, if any."""
     if not hasattr(fs, "split_path"):
         return None
     if hasattr(fs, "_call_s3"):
-        return partial(_read_verified, _fetch_s3)
-    if hasattr(fs, "service_client"):
-        return partial(_read_verified, _fetch_azure)
-    return _read_gcs if "gs" in fs.protocol else None
+        return _fetch_s3
+    return _fetch_azure if hasattr(fs, "service_client") else None
+
+
+def _open_object(fs: Any, path: str, url: str) -> tuple[Source, bytes] | None:
+    """Return state and first bytes of an object by one request; None if there is no such object.
+
+    It may be empty, or a folder.
+    """
+    fetch = _find_fetch(fs)
+    if fetch is None:
+        return None
+    try:
+        info, span, data = run_coroutine(
+            fs,
+            with_timeout,
+            url,
+            time_limit_s(_FIRST_BYTES),
+            fetch,
+            fs,
+            path,
+            0,
+            _FIRST_BYTES,
+            None,
+        )
+    except SourceError:
+        raise
+    except client_errors():
+        return None
+    unit, _, total = span.rpartition("/")
+    if not unit.startswith("bytes 0-") or len(data) != min(int(total), _FIRST_BYTES):
+        return None
+    return source_from_info(url, {**info, "size": int(total)}), data
 
 
 def _read_verified(
