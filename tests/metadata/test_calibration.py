@@ -96,6 +96,9 @@ def test_broken_xml_is_reported():
         ('TimeIncrement="1"', "s", 250, ' DeltaTUnit="ms"', (0, 0.25, 0.5), "second"),
         ('TimeIncrement="1"', "min", 90, "", (0, 1.5, 3), "minute"),
         ('TimeIncrement="1"', "s", 1, ' DeltaTUnit="aeon"', (), "second"),
+        ('TimeIncrement="5"', "ns", 5, ' DeltaTUnit="ps"', (0, 0.005, 0.01), "nanosecond"),
+        ('TimeIncrement="1"', "cs", 2, "", (0, 200, 400), "centisecond"),
+        ('TimeIncrement="1"', "das", 2, "", (0, 0.2, 0.4), "decasecond"),
     ],
 )
 def test_times_have_the_unit_of_their_axis(increment, unit, delta, delta_unit, times, named):
@@ -117,7 +120,8 @@ def size_in(unit, report=STRICT):
 @pytest.mark.parametrize(
     ("unit", "named"),
     [("mm", "millimeter"), ("Mm", "megameter"), ("pm", "picometer"), ("Pm", "petameter"),
-     ("µm", "micrometer"), ("um", "micrometer"), ("Å", "angstrom"), ("mi", "mile"),
+     ("dam", "decameter"), ("dm", "decimeter"), ("µm", "micrometer"), ("um", "micrometer"),
+     ("Å", "angstrom"), ("mi", "mile"),
      ("pixel", None), ("reference frame", None)],
 )  # fmt: skip
 def test_the_case_of_units_matters(unit, named):

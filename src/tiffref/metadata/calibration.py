@@ -445,19 +445,21 @@ def _sizes(pixels: Element, defects: Report) -> tuple[dict[str, float], dict[str
     return scales, units
 
 
-_PREFIXES = dict(zip(
-    "YZEPTGMkhdcmµnpfazy",
-    ("yotta", "zetta", "exa", "peta", "tera", "giga", "mega", "kilo", "hecto", "deci", "centi",
-     "milli", "micro", "nano", "pico", "femto", "atto", "zepto", "yocto"), strict=True,
-))  # fmt: skip
+_PREFIXES = (
+    ("Y", "yotta", 24), ("Z", "zetta", 21), ("E", "exa", 18), ("P", "peta", 15), ("T", "tera", 12),
+    ("G", "giga", 9), ("M", "mega", 6), ("k", "kilo", 3), ("h", "hecto", 2), ("da", "deca", 1),
+    ("d", "deci", -1), ("c", "centi", -2), ("m", "milli", -3), ("µ", "micro", -6),
+    ("n", "nano", -9), ("p", "pico", -12), ("f", "femto", -15), ("a", "atto", -18),
+    ("z", "zepto", -21), ("y", "yocto", -24),
+)  # fmt: skip
 _OME_UNITS = {
-    f"{letter}{symbol}": f"{prefix}{unit}"
-    for letter, prefix in _PREFIXES.items()
+    f"{letters}{symbol}": f"{prefix}{unit}"
+    for letters, prefix, _ in _PREFIXES
     for symbol, unit in (("m", "meter"), ("s", "second"))
 } | {"yd": "yard", "mi": "mile", "pc": "parsec"}
 """Units of the OME model, whose case matters: Mm are not mm."""
-_IN_SECONDS = {"microsecond": 1e-6, "millisecond": 1e-3, "second": 1.0, "minute": 60.0,
-               "hour": 3600.0, "day": 86400.0}  # fmt: skip
+_IN_SECONDS = {f"{prefix}second": 10.0**power for _, prefix, power in _PREFIXES}
+_IN_SECONDS |= {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
 
 
 def _ome_unit(name: str) -> str | None:
