@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from archive import write_image
+from archive import write_image, write_set
 from samples import rng
 
 import tiffref
@@ -314,6 +314,76 @@ def test_a_file_of_a_stack_that_is_another_image_now(tmp_path, form, before, aft
         with pytest.raises(tiffref.ManifestMismatch, match=told):
             tiffref.refresh(document)
         assert state(document) == kept
+
+
+def write_sidecar(image: Path, ending: str) -> Path:
+    sidecar = Path(f"{image}{ending}") if ending[0] == "." else image.with_name(ending)
+    if ending == ".ovr":
+        tifffile.imwrite(sidecar, rng.integers(0, 9, (20, 24)).astype("u2"), subfiletype=1)
+    elif ending == ".aux.xml":
+        number = int(rng.integers(1, 1 << 15))
+        band = f"<PAMRasterBand band='1'><NoDataValue>{number}</NoDataValue></PAMRasterBand>"
+        sidecar.write_text(f"<PAMDataset>{band}</PAMDataset>")
+    else:
+        sidecar.write_text(f"10 0 0 -10 {int(rng.integers(1 << 15))} 50\n")
+    return sidecar
+
+
+@pytest.mark.parametrize("ending", [".ovr", ".aux.xml", "a.tfw"])
+def test_sidecars_that_are_new_or_have_changed(tmp_path, form, ending):
+    image = tmp_path / "a.tif"
+    write_tiled(image, random_pixels())
+    document = form(tiffref.scan(image))
+    for _ in range(2):
+        sidecar = write_sidecar(image, ending)
+        for path, time_s in ((sidecar, 3), (document, 2)):
+            os.utime(path, (time_s, time_s))
+        done = tiffref.refresh(document)
+        assert str(image) in done.rescanned
+        assert tiffref.refresh(document).rescanned == ()
+        opened = tiffref.References.open(document)
+        expected = tiffref.References.open(form(tiffref.scan(image)))
+        for path, array in expected.group.arrays():
+            found = opened.group[path]
+            assert (found.manifest, found.attributes) == (array.manifest, array.attributes), path
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (20, 24)])
+def test_a_set_that_has_changed_is_scanned_again(tmp_path, form, shape):
+    write_set(tmp_path, (16, 16))
+    document = form(tiffref.scan(tmp_path / "0.ome.tif"))
+    assert len(tiffref.References.open(document).sources) == 2
+    data = write_set(tmp_path, shape, 2)
+    for n in range(2):
+        os.utime(tmp_path / f"{n}.ome.tif", (n, n))
+    assert len(tiffref.refresh(document).rescanned) == 2
+    np.testing.assert_array_equal(read(document), data)
+    assert len(tiffref.refresh(document).unchanged) == 2
+
+
+def write_sparse(path: Path, n_tiles: int) -> np.ndarray:
+    """Write an image that only has its first tiles."""
+    tiles = [np.full((16, 16), n + 1, "u2") if n < n_tiles else None for n in range(4)]
+    with tifffile.TiffWriter(path) as tif:
+        tif.write(iter(tiles), shape=(16, 64), dtype="u2", tile=(16, 16), metadata=None)
+    os.utime(path, (n_tiles, n_tiles))
+    return np.concatenate([np.zeros((16, 16), "u2") if t is None else t for t in tiles], 1)
+
+
+@pytest.mark.parametrize("n_tiles", [1, 4])
+def test_a_sparse_file_with_other_tiles(tmp_path, form, n_tiles):
+    for n in range(2):
+        write_sparse(tmp_path / f"{n}.tif", 2)
+    document = form(tiffref.scan(tmp_path / "0.tif"))
+    expected = write_sparse(tmp_path / "0.tif", n_tiles)
+    assert len(tiffref.refresh(document).rescanned) == 1
+    np.testing.assert_array_equal(read(document), expected)
+    document = form(tiffref.scan_sequence(str(tmp_path / "{n:d}.tif")))
+    write_sparse(tmp_path / "1.tif", n_tiles)
+    before = state(document)
+    with pytest.raises(tiffref.ManifestMismatch, match="a different image"):
+        tiffref.refresh(document)
+    assert state(document) == before
 
 
 def test_levels_of_a_stack_are_told_apart(tmp_path, form):

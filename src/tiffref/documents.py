@@ -9,11 +9,13 @@ scanned again. Unchanged files are not read. `formats` reads and writes document
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,7 +38,7 @@ from .io.allow import AllowList, check_new_location
 from .io.atomic import watch
 from .io.remote import open_source
 from .io.source import check_unchanged
-from .io.urls import check_address, to_document_url
+from .io.urls import check_address, local_path, to_document_url
 from .metadata.geo import Location, locate_array
 from .metadata.ngff import AXES
 from .model.array import Array, Group
@@ -260,7 +262,8 @@ def refresh(
     ----------
     document
         Path or URL of a JSON file or of a folder of parquet references. It is rewritten only if a
-        file has changed, in the same format and Zarr version.
+        file has changed, or a sidecar of a local TIFF is newer than the document, in the same
+        format and Zarr version.
     storage_options, source_options
         Options of the fsspec file systems of the document and of its files.
     allow
@@ -286,29 +289,35 @@ def refresh(
     accepted: list[str] = []
     rescanned: list[str] = []
     after = before
+    # its first file leads to the others, such as overviews and members of a set
+    is_scan = len(before.sources) == 1 or (
+        bool(before.series) and not any("sequence" in row for row in before.series)
+    )
     for source in before.sources:
         with closing(open_source(source.url, source_options, allowed)) as opened:
             now = opened.source
+        is_same = not (is_scan and _has_newer_sidecar(source.url, document))
+        found: dict[str, _Segments | None] | None = None
         try:
             check_unchanged(source, now)
-            unchanged.append(source.url)
-            continue
+            if is_same:
+                unchanged.append(source.url)
+                continue
         except StaleSource:
-            pass
-        is_only = len(before.sources) == 1
-        scan = partial(_scan, source.url, source_options, allowed)
-        try:
-            found = _find_segments(before, source.url, scan, is_only)
-        except ManifestMismatch:
-            if not is_only:
-                raise
-            found = None
-        is_same = found is not None and not any(found.values()) and source.size in (None, now.size)
+            try:
+                scan = partial(_scan, source.url, source_options, allowed)
+                found = _find_segments(before, source.url, scan, is_scan)
+            except ManifestMismatch:
+                if not is_scan:
+                    raise
+        is_same &= found is not None and not any(found.values())
+        is_same &= source.size in (None, now.size)
         (accepted if is_same else rescanned).append(source.url)
-        if found is None or (is_only and not is_same):
-            after = _scan_again(before, source.url, scan)
-        else:
+        if found is not None:
             after = _with_segments(after, source.url, now, found)
+    if is_scan and rescanned:
+        url = before.sources[0].url
+        after = _scan_again(before, url, partial(_scan, url, source_options, allowed))
     if (accepted or rescanned) and not dry_run:
         check_version()
         _write(
@@ -316,6 +325,19 @@ def refresh(
             storage_options=storage_options,
         )  # fmt: skip
     return Refreshed(after, tuple(unchanged), tuple(accepted), tuple(rescanned))
+
+
+def _has_newer_sidecar(url: str, document: str | os.PathLike[str]) -> bool:
+    """Return whether a file next to a local TIFF is newer than a local document."""
+    from .tiff.sidecars import has_sidecars, sidecar_state
+
+    if not has_sidecars(None, url):
+        return False
+    try:
+        written = Path(local_path(os.fspath(document))).stat().st_mtime
+    except (OSError, ValueError):
+        return False  # it is remote
+    return any(mtime > written for *_, mtime in sidecar_state(local_path(url)))
 
 
 def _scan(
@@ -387,6 +409,13 @@ def _part(array: Array, url: str) -> _Part | None:
     return _Part(dims, rows, index - first, first * chunks, ends - first * chunks)
 
 
+def _is_sparse(array: Array, part: _Part) -> bool:
+    """Return whether chunks are missing in the planes of a part, the last two axes."""
+    n_chunks = math.prod(array.grid[-2:])
+    planes = array.manifest.is_missing.reshape(-1, n_chunks)
+    return bool(planes[np.unique(part.rows // n_chunks)].any())
+
+
 _Segments = tuple[NDArray[np.int64], NDArray[np.uint64]]
 """Flat indices of chunks, and their new offsets and lengths, `(n, 2)`."""
 
@@ -424,6 +453,8 @@ def _find_segments(
             if is_other_series or is_other_type:
                 continue
             new = _new_segments(part, old, now, url)
+            if new is old and _is_sparse(array, part):
+                raise _different_image_error(url)  # it may have got the missing segments
             if new is not None and new is not old:
                 _check_meaning(url, array, now, is_strict)
                 _check_place(url, place, locate_array(now, now_group), is_strict)

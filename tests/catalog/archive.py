@@ -62,3 +62,23 @@ def strays(folder: Path) -> list[str]:
 def pixels(folder: Path, tile: str, day: int) -> np.ndarray:
     """Return the image of a tile and day of the fixture `built`."""
     return tifffile.imread(folder / "in" / f"S_{tile}_2022050{day}.tif")
+
+
+def write_set(folder: Path, shape: tuple[int, int], value: int = 1) -> np.ndarray:
+    """Write an OME-TIFF of two files, one plane each."""
+    data = np.random.default_rng(value).integers(0, 999, (2, *shape)).astype("u2")
+    planes = "".join(
+        f'<TiffData FirstZ="{n}" IFD="0" PlaneCount="1">'
+        f'<UUID FileName="{n}.ome.tif">urn:uuid:{n}</UUID></TiffData>'
+        for n in range(2)
+    )
+    for n in range(2):
+        text = (
+            f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{n}">'
+            '<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" '
+            f'SizeX="{shape[1]}" SizeY="{shape[0]}" SizeZ="2" SizeC="1" SizeT="1">'
+            f"{planes}</Pixels></Image></OME>"
+        )
+        path = folder / f"{n}.ome.tif"
+        tifffile.imwrite(path, data[n], description=text, metadata=None, compression="zlib")
+    return data

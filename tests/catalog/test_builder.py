@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from archive import contents, strays, write_archive, write_image
+from archive import contents, strays, write_archive, write_image, write_set
 
 import tiffref
 import tiffref.catalog as catalog
@@ -151,6 +151,21 @@ def test_update_scans_files_whose_sidecar_files_changed(tmp_path: Path, ending: 
     catalog.build(folder, tmp_path / "d", **without)
     beside.write_bytes(b"1 0 0 -1 7 8")
     assert catalog.build(folder, tmp_path / "d", update=True, **without).scanned == 0
+
+
+@pytest.mark.parametrize("options", [{}, {"sidecars": False}])
+def test_update_scans_files_whose_set_has_changed(tmp_path: Path, options: dict) -> None:
+    """Each file of an OME-TIFF set leads to all of them."""
+    (tmp_path / "in").mkdir()
+    write_set(tmp_path / "in", (16, 16))
+
+    def n_scanned() -> int:
+        how = {"update": True, "stack": True, "scan_options": options}
+        return catalog.build(tmp_path / "in/0.ome.tif", tmp_path / "c", **how).scanned
+
+    assert [n_scanned(), n_scanned()] == [1, 0]
+    os.utime(tmp_path / "in/1.ome.tif", (1, 1))
+    assert [n_scanned(), n_scanned()] == [1, 0]
 
 
 def test_update_of_a_list_with_missing_files(archive: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -39,6 +40,7 @@ from ..errors import (
     TiffrefError,
     collect_warnings,
 )
+from ..io.allow import is_local
 from ..io.http import RETRIED_STATUSES
 from ..io.remote import open_source
 from ..io.urls import to_document_url, to_full_url, warn_about_signatures
@@ -53,7 +55,7 @@ from ..sequences.inputs import FileList
 from ..sequences.stack import scan_sequence
 from ..signatures import public_url
 from ..tiff.scan import scan
-from ..tiff.sidecars import has_sidecars, sidecar_state
+from ..tiff.sidecars import file_states, has_sidecars, sidecar_state
 from .executors import JobQueue, Pool
 from .index import outline_of_points
 from .storage import Folder, Journal, checksum
@@ -69,9 +71,9 @@ class Job:
     """One file to scan.
 
     `output` is the path of its references in the catalog. `size`, `mtime`, `etag` and the state of
-    its `sidecars` are those of the last scan, None for a new file; a file that still has them is
-    skipped. `fields` are values from its name or the table that lists it; `bands` is the band
-    metadata of a STAC item, as in `FileList`.
+    its `sidecars` and other local files of its set are those of the last scan, None for a new file;
+    a file that still has them is skipped. `fields` are values from its name or the table that lists
+    it; `bands` is the band metadata of a STAC item, as in `FileList`.
     """
 
     url: str
@@ -369,7 +371,8 @@ def _scan(job: Job, settings: Settings) -> dict[str, Any] | None:
     with closing(open_source(job.url, settings.storage_options)) as opened:
         is_wanted = has_sidecars(settings.scan.get("sidecars"), opened)
         sidecars = sidecar_state(opened.source.url) if is_wanted else []
-        if _is_unchanged(job, opened.source) and sidecars == [*job.sidecars]:
+        members = file_states(name for name, *_ in job.sidecars if Path(name).is_absolute())
+        if _is_unchanged(job, opened.source) and [*sidecars, *members] == [*job.sidecars]:
             return None
         with collect_warnings() as warnings:
             references = _add_band_metadata(scan(opened, **settings.scan), job)
@@ -379,6 +382,8 @@ def _scan(job: Job, settings: Settings) -> dict[str, Any] | None:
             if settings.format != "none":
                 size, crc = write_references(references, job.output, settings)
                 written = {"references": job.output, "document_size": size, "document_crc": crc}
+        others = (source for source in references.sources if source.url != opened.source.url)
+        sidecars += [[one.url, one.size, one.mtime] for one in others if is_local(one.url)]
         return {
             "url": job.name, "status": "ok", "size": opened.source.size,
             "mtime": opened.source.mtime, "etag": opened.source.etag, **written,

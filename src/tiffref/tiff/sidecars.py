@@ -14,7 +14,7 @@ import html
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -115,13 +115,19 @@ def sidecar_state(url: str) -> list[list[Any]]:
     base, _ = _split_extension(url)
     names = [f"{url}{ending}" for ending in (".aux.xml", ".ovr", ".msk", ".msk.ovr")]
     names += [f"{base}{ending}" for ending, _ in _SENSOR_MODELS]
-    state = []
-    for name in (*names, *_world_files(url)):
+    found = file_states((*names, *_world_files(url)))
+    return [[name.removeprefix(base), *state] for name, *state in found]
+
+
+def file_states(names: Iterable[str]) -> list[list[Any]]:
+    """Return path, size and modification time of the local files that exist."""
+    states = []
+    for name in names:
         if os.access(name, os.F_OK):  # most do not exist, and errors take longer
             with suppress(OSError):
                 status = Path(name).stat()
-                state.append([name.removeprefix(base), status.st_size, status.st_mtime])
-    return state
+                states.append([name, status.st_size, status.st_mtime])
+    return states
 
 
 def add_sidecars(facts: FileFacts, sidecars: Sidecars) -> FileFacts:
