@@ -56,6 +56,30 @@ def test_classic_and_bigtiff_in_both_byte_orders(order: str, is_big: bool) -> No
     assert reader.n_reads == 2
 
 
+@pytest.mark.parametrize("n_ifds", [3, 300])
+@pytest.mark.parametrize(("order", "is_big"), DIALECTS)
+def test_ifds_that_were_not_written_completely_are_reported(
+    tmp_path: Path, order: str, is_big: bool, n_ifds: int
+) -> None:
+    """As in a file to which a download gave its length at the start; the IFDs behind are lost."""
+    path, one = tmp_path / "a.tif", [(256, 3, 1, 20), (257, 3, 1, 30)]
+    whole = directories(order, is_big, [one] * n_ifds)
+    n_last = 200 * (n_ifds - 1)
+    n_head, n_entry = (8, 20) if is_big else (2, 12)
+    for n_written in (0, n_head, n_head + 5, n_head + n_entry):
+        path.write_bytes(whole[: n_last + n_written] + bytes(1000))
+        reader = TiffReader(LocalSource(path))
+        assert len(reader.chain()) == n_ifds - 1
+        Pages(reader)
+        finding = reader.findings[0]
+        assert (finding.ifd, finding.loses_pixels) == (str(n_ifds - 2), True)
+        assert "not written completely" in finding.what
+    path.write_bytes(whole)
+    reader = TiffReader(LocalSource(path))
+    assert len(reader.chain()) == n_ifds
+    assert reader.findings == []
+
+
 @pytest.mark.parametrize("dtype", ["u1", "f4"])
 @pytest.mark.parametrize(("order", "is_big"), DIALECTS)
 def test_values_equal_those_of_tifffile(

@@ -410,6 +410,9 @@ class TiffReader:
             (ifd.next_offset,) = layout.offset.unpack_from(body, n * size)
         else:
             self.add_finding(ifd, "the offset of the next IFD is cut off", "next IFD", ifd.end)
+        if not body[max(0, n - 1) * size :].strip(b"\0"):
+            what, got = "the IFD ends with zeros: it was not written completely", f"{n} entries"
+            self.add_finding(ifd, what, "entries", got, expected="entries with tags")
         high = body[n * size + layout.offset.size :]
         self._parse(ifd, body[: n * size], start + layout.value_offset, high)
         self._directories[offset] = ifd
