@@ -523,11 +523,9 @@ class ZarrTiffStore(ZarrStore):
     allow
         Prefixes of the addresses that a reference document may read, as in
         `References.from_kerchunk`.
-    read_only
-        Must be true.
     options
         `axes` is the order of axes, as in `tiffref.scan`. Of a TIFF, other arguments of that
-        function, such as `sidecars` and `strict`.
+        function, such as `sidecars` and `strict`. `read_only`, which must be true.
 
     Raises
     ------
@@ -552,9 +550,9 @@ class ZarrTiffStore(ZarrStore):
         storage_options: Mapping[str, Any] | None = None,
         verify: str = "first",
         allow: str | Sequence[str] | None = None,
-        read_only: bool = True,
         **options: Any,
     ) -> None:
+        read_only = options.pop("read_only", True)
         if options:
             _check_options(options, is_document(tifffile))
         mode, axes = parse_chunkmode(chunkmode), options.pop("axes", None)
