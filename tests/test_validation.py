@@ -408,8 +408,8 @@ def test_selected_pages_are_compared(
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, pixels, byteorder=byteorder, photometric="rgb", tile=(32, 32),
                      compression="zlib")  # fmt: skip
-    keys: dict[Any, int] = {-1: 1, (2,): 1, (2, 0): 2, slice(1, None): 2, slice(None, None, -2): 2}
-    for key, n_pages in keys.items():
+    keys: Any = ((-1, 1), ([2], 1), ((2, 0), 2), (slice(1, None), 2), (slice(None, None, -2), 2))
+    for key, n_pages in keys:
         references = tiffref.scan(path, key=key, series=series, axes=axes)
         document: Any = references.to_kerchunk(3 if form == "json3" else 2)
         if form == "parquet":
