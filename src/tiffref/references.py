@@ -389,8 +389,8 @@ class References:
     ) -> dict[str, Any]:
         """Return the group to write, and the options of `plan_document`; templates if wanted."""
         shown, path = self.laid_out(zarr_format), _check_groupname(groupname)
-        addresses = [source.url for source in shown.sources]
-        if any(address.startswith(OBJECT_SCHEME) for address in addresses):
+        addresses = list(shown.group.sources())
+        if [address for address in addresses if address.startswith(OBJECT_SCHEME)]:
             raise ManifestMismatch(
                 "the image was read from an open file without a name, so references have no "
                 "address for it",

@@ -403,13 +403,13 @@ def _iter_json(plan: Plan, version: int) -> Iterator[bytes]:
     for path, array in plan.arrays:
         rule, manifest = _quoted_rule(path, plan.zarr_format), array.manifest
         urls = [_quote(plan.addresses[source.url]) for source in manifest.sources]
-        if urls and manifest.n_chunks <= FEW_ROWS:
+        if len(manifest.source) <= FEW_ROWS:
             lines += _few_lines(rule, urls, manifest)
-        elif urls:
-            for rows in iter_rows(manifest):
-                yield "".join(lines).encode()
-                lines.clear()
-                yield _json_rows(rule, manifest.shape, [url.encode() for url in urls], rows)
+            continue
+        for rows in iter_rows(manifest):
+            yield "".join(lines).encode()
+            lines.clear()
+            yield _json_rows(rule, manifest.shape, [url.encode() for url in urls], rows)
         for flat, data in sorted(manifest.inlined.items()):
             lines.append(f',\n"{rule.key(manifest.shape, flat)}":{_quote(encode_inlined(data))}')
     lines.append("\n}}\n" if version == 1 else "\n}\n")
@@ -417,13 +417,18 @@ def _iter_json(plan: Plan, version: int) -> Iterator[bytes]:
 
 
 def _few_lines(rule: KeyRule, urls: Sequence[str], manifest: Manifest) -> list[str]:
-    """Return the lines of the chunks in sources; for few chunks, it is faster than NumPy."""
-    columns = manifest.source.tolist(), manifest.offset.tolist(), manifest.length.tolist()
-    return [
-        f',\n"{key}":[{urls[row]},{offset},{length}]' if length else f',\n"{key}":[{urls[row]}]'
-        for key, row, offset, length in zip(rule.all_keys(manifest.shape), *columns, strict=True)
-        if row >= 0
-    ]
+    """Return the lines of few chunks, for which Python is faster than NumPy."""
+    keys, lines = rule.all_keys(manifest.shape), []
+    if urls:
+        columns = manifest.source.tolist(), manifest.offset.tolist(), manifest.length.tolist()
+        lines = [
+            f',\n"{key}":[{urls[row]},{offset},{length}]' if length else f',\n"{key}":[{urls[row]}]'
+            for key, row, offset, length in zip(keys, *columns, strict=True)
+            if row >= 0
+        ]
+    for flat, data in sorted(manifest.inlined.items()):
+        lines.append(f',\n"{keys[flat]}":{_quote(encode_inlined(data))}')
+    return lines
 
 
 @functools.lru_cache(maxsize=1024)

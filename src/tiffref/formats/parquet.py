@@ -341,7 +341,7 @@ def is_written_as_parquet(target: object, zarr_format: int = 2) -> bool:
     InvalidReferences
         If `zarr_format` is 3, which parquet references do not support.
     """
-    if not is_parquet(target):
+    if str(target).endswith(".json") or not is_parquet(target):
         return False
     if zarr_format != 2:
         raise InvalidReferences(

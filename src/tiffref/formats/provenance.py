@@ -312,12 +312,14 @@ def digest_chunks(
     for path, array in sorted(arrays, key=operator.itemgetter(0)):
         manifest = array.manifest
         urls: list[str] = []
+        sizes = []
         if manifest.sources:
             urls, columns = _range_columns(manifest, addresses)
             data += columns
-        inlined = sorted(manifest.inlined.items())
-        heads.append((path, manifest.shape, urls, [(flat, len(chunk)) for flat, chunk in inlined]))
-        data += [chunk for _, chunk in inlined]
+        for flat, chunk in sorted(manifest.inlined.items()):
+            sizes.append((flat, len(chunk)))
+            data.append(chunk)
+        heads.append((path, manifest.shape, urls, sizes))
     yield to_text(heads).encode()
     yield from data
 

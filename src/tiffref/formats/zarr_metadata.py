@@ -88,7 +88,6 @@ def to_texts(
     """
     if zarr_format not in (2, 3):
         raise InvalidReferences("no such Zarr format", got=repr(zarr_format), expected="2 or 3")
-    add_texts = _add_v2 if zarr_format == 2 else _add_v3
     nodes = [("", group), *(group.walk() if nodes is None else nodes)]
     main: Node = group
     if "" in group.children:
@@ -101,10 +100,13 @@ def to_texts(
                 "the root is both an array and a group, which Zarr v3 does not allow",
                 hint="Write zarr_format=2, or give the array a name.",
             )
+    if zarr_format == 2:
+        return _texts_v2(nodes, main, root or {})
     texts: dict[str, str] = {}
     for path, node in nodes:
-        add_texts(texts, path, node, root if root and node is main else {}, is_own)
-        if zarr_format == 3 and path.rpartition("/")[2] == "OME":
+        key = join_key(path, "zarr.json")
+        texts[key] = _text_v3(path, key, node, root or {} if node is main else {}, is_own)
+        if path.rpartition("/")[2] == "OME":
             texts.update(_ome_xml(path, group))
     return texts
 
@@ -119,28 +121,36 @@ def _ome_xml(path: str, root: Group) -> dict[str, str]:
     return {f"{path}/{OME_XML}": write_ome_xml(parent, series)}
 
 
-def _add_v2(
-    texts: dict[str, str], path: str, node: Node, more: Mapping[str, Any], is_own: bool
-) -> None:
-    """Add the documents of a node, with additional attributes `more`."""
-    lead = f"{path}/" if path else ""
-    key, attributes = f"{lead}.zattrs", node.attributes
-    if isinstance(node, Group):
-        texts[f"{lead}.zgroup"] = '{"zarr_format":2}'
-        if attributes or more:
-            texts[key] = to_text({**attributes, **more}, key)
-        return
-    fill = "null"
-    if node.fill_value is not None:
-        fill = to_text(_encode_fill(node.fill_value, node.dtype))
-        # VirtualiZarr converts arrays to v3, where a fill value alone does not mean missing data
-        more = {_MASK: encode_mask_value(node.fill_value, node.dtype), **more}
-    texts[f"{lead}.zarray"] = _zarray(_only_codec(path, node), node.shape, node.chunks, fill)
-    if more or not _TEXTS.issuperset(map(type, attributes.values())):
-        texts[key] = to_text({**attributes, _DIMS: node.dims, **more}, key)
-    else:
-        # cached for coordinates: half of all arrays, with the same attributes in most files
-        texts[key] = _zattrs_of_texts(tuple(attributes.items()), node.dims)
+def _texts_v2(
+    nodes: Sequence[tuple[str, Node]], main: Node, root: Mapping[str, Any]
+) -> dict[str, str]:
+    """Return the documents of nodes; `main` is the one that gets the further attributes."""
+    texts = {}
+    for path, node in nodes:
+        lead = f"{path}/" if path else ""
+        key = f"{lead}.zattrs"
+        attributes = {**node.attributes, **root} if node is main else node.attributes
+        if isinstance(node, Group):
+            texts[f"{lead}.zgroup"] = '{"zarr_format":2}'
+            if attributes:
+                texts[key] = to_text(attributes, key)
+            continue
+        if len(node.codecs) != 1:
+            raise _several_codecs(path, node)
+        codec, fill = node.codecs[0], node.fill_value
+        shown = "null" if fill is None else to_text(_encode_fill(fill, node.dtype))
+        texts[f"{lead}.zarray"] = _zarray(codec, node.shape, node.chunks, shown)
+        if fill is None and _TEXTS.issuperset(map(type, attributes.values())):
+            # cached for coordinates: half of all arrays, with the same attributes in most files
+            texts[key] = _zattrs_of_texts(tuple(attributes.items()), node.dims)
+            continue
+        attributes = {**attributes, _DIMS: node.dims}
+        if fill is not None:
+            # VirtualiZarr converts arrays to v3, where a fill value alone does not mean missing
+            # data
+            attributes[_MASK] = encode_mask_value(fill, node.dtype)
+        texts[key] = to_text(attributes, key)
+    return texts
 
 
 _TEXTS = frozenset({str})
@@ -153,8 +163,7 @@ def _zattrs_of_texts(attributes: tuple[tuple[str, str], ...], dims: tuple[str, .
 
 def _zarray(codec: Any, shape: tuple[int, ...], chunks: tuple[int, ...], fill: str) -> str:
     """Return the `.zarray` document of an array; `fill` is JSON text."""
-    values = codec.metadata if isinstance(codec, ForeignCodec) else codec.parameters
-    dtype, order = _zarray_members(codec, repr(values) if values else "")
+    dtype, order = _zarray_members(codec, _values_of(codec))
     sizes = ",".join(map(str, shape))
     chunk_sizes = sizes if chunks == shape else ",".join(map(str, chunks))
     return (
@@ -163,13 +172,19 @@ def _zarray(codec: Any, shape: tuple[int, ...], chunks: tuple[int, ...], fill: s
     )
 
 
+def _values_of(codec: SegmentCodec | ForeignCodec) -> str:
+    """Return the values of a codec as text, for caches.
+
+    1, 1.0 and true are equal in Python, but different in JSON.
+    """
+    if isinstance(codec, ForeignCodec):
+        return codec.text
+    return repr(codec.parameters) if codec.parameters else ""
+
+
 @functools.lru_cache(maxsize=4096)
 def _zarray_members(codec: Any, values: str) -> tuple[str, str]:
-    """Return the members of `.zarray` for a codec: dtype and compressor; order and filters.
-
-    `values` are the codec's values as text, for the cache: 1, 1.0 and true are equal in Python, but
-    different in JSON.
-    """
+    """Return the members of `.zarray` for a codec: dtype and compressor; order and filters."""
     encoding = to_zarr2(codec)
     order = codec.metadata.get("order", "C") if isinstance(codec, ForeignCodec) else "C"
     first = {"dtype": encoding["dtype"], "compressor": encoding["compressor"]}
@@ -177,19 +192,16 @@ def _zarray_members(codec: Any, values: str) -> tuple[str, str]:
     return to_text(first)[1:-1], to_text(last)[1:-1]
 
 
-def _add_v3(
-    texts: dict[str, str], path: str, node: Node, more: Mapping[str, Any], is_own: bool
-) -> None:
-    """Add the document of a node, with additional attributes `more`."""
-    key = join_key(path, "zarr.json")
+def _text_v3(path: str, key: str, node: Node, more: Mapping[str, Any], is_own: bool) -> str:
+    """Return the document of a node, with additional attributes `more`."""
     attributes = dict(node.attributes)
     if isinstance(node, Group):
         attributes.update(more)
-        group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-        texts[key] = to_text(group, key)
-        return
-    codec, fill = _only_codec(path, node), node.fill_value
-    encoding = to_zarr3(codec, ndim=len(node.shape), chunks=node.chunks, is_own=is_own)
+        return to_text({"zarr_format": 3, "node_type": "group", "attributes": attributes}, key)
+    if len(node.codecs) != 1:
+        raise _several_codecs(path, node)
+    codec, fill = node.codecs[0], node.fill_value
+    encoding = _encode_codec(codec, _values_of(codec), node.chunks, is_own)
     if fill is None:
         fill = np.zeros((), node.dtype)[()]
     else:
@@ -209,20 +221,25 @@ def _add_v3(
         "dimension_names": node.dims,
         "storage_transformers": [],
     }
-    texts[key] = to_text(document, key)
+    return to_text(document, key)
 
 
-def _only_codec(path: str, array: Array) -> Any:
-    if len(array.codecs) != 1:
-        kinds = sorted({_describe(codec) for codec in array.codecs})
-        raise ManifestMismatch(
-            "chunks of the array need different codecs, which references cannot express",
-            tag=f"array '{path}'",
-            got=f"{len(array.codecs)} codecs ({'; '.join(kinds[:4])})",
-            expected="one codec",
-            hint="Read it through a store, or scan its pages or files as separate arrays.",
-        )
-    return array.codecs[0]
+@functools.lru_cache(maxsize=4096)
+def _encode_codec(
+    codec: Any, values: str, chunks: tuple[int, ...], is_own: bool
+) -> Mapping[str, Any]:
+    return to_zarr3(codec, ndim=len(chunks), chunks=chunks, is_own=is_own)
+
+
+def _several_codecs(path: str, array: Array) -> ManifestMismatch:
+    kinds = sorted({_describe(codec) for codec in array.codecs})
+    return ManifestMismatch(
+        "chunks of the array need different codecs, which references cannot express",
+        tag=f"array '{path}'",
+        got=f"{len(array.codecs)} codecs ({'; '.join(kinds[:4])})",
+        expected="one codec",
+        hint="Read it through a store, or scan its pages or files as separate arrays.",
+    )
 
 
 def _describe(codec: Any) -> str:

@@ -364,8 +364,9 @@ class Group:
     def sources(self) -> dict[str, Source]:
         """Return all files that contain chunks, by their URL."""
         table: dict[str, Source] = {}
-        for _, array in self.arrays():
-            for source in array.manifest.sources:
+        for child in self.children.values():
+            own = child.manifest.sources if isinstance(child, Array) else child.sources().values()
+            for source in own:
                 table.setdefault(source.url, source)
         return table
 
