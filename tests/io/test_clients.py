@@ -177,6 +177,15 @@ def test_results_and_errors_come_back() -> None:
         pool.submit(abs, 1)
 
 
+def test_a_thread_is_started_for_each_task_that_waits() -> None:
+    """A thread that had not found its task yet counted as idle."""
+    for _ in range(30):
+        pool, both = DaemonPool(2, "both"), threading.Barrier(2)
+        tasks = [pool.submit(both.wait, 60) for _ in range(2)]
+        assert sorted(task.result() for task in tasks) == [0, 1]
+        pool.shutdown()
+
+
 def test_there_are_never_more_threads_than_said() -> None:
     pool, gate, names = DaemonPool(2, "few"), threading.Event(), set()
 

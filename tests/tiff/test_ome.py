@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import threading
 import warnings
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from samples import rng
 import tiffref
 from tiffref import References
 from tiffref.errors import MalformedTiff, ManifestMismatch, MetadataWarning, TruncationWarning
+from tiffref.io.remote import RemoteSource
 from tiffref.io.source import LocalSource
 from tiffref.tiff.ifd import TiffReader
 from tiffref.tiff.ome import OmeFile, ome_text
@@ -630,6 +632,35 @@ def test_a_remote_set_without_its_files_costs_few_requests(tmp_path, server):
     with pytest.raises(MalformedTiff, match="199 of 200 pages are missing"):
         tiffref.scan(f"{url}/a.ome.tif")
     assert len(server.requests) < 40
+
+
+def test_the_files_of_a_remote_set_are_opened_together(tmp_path, server, monkeypatch):
+    names = [f"{n}.tif" for n in range(4)]
+    planes = pixels(4, 6, 8)
+    text = re.sub(
+        "<TiffData.*</TiffData>",
+        "".join(
+            f'<TiffData IFD="0" FirstT="{t}"><UUID FileName="{name}">urn:uuid:{t}</UUID></TiffData>'
+            for t, name in enumerate(names)
+        ),
+        set_xml(0).replace('SizeT="6"', 'SizeT="4"'),
+    )
+    for t, name in enumerate(names):
+        own = text.replace(UUIDS[0], f"urn:uuid:{t}").encode()
+        tifffile.imwrite(tmp_path / name, planes[t], description=own, metadata=None)
+    others, open_sibling = threading.Barrier(3), RemoteSource.open_sibling
+
+    def open_together(*arguments):
+        others.wait(60)  # fails if they are opened one after the other
+        return open_sibling(*arguments)
+
+    monkeypatch.setattr(RemoteSource, "open_sibling", open_together)
+    url = serve(server, tmp_path)
+    references = tiffref.scan(f"{url}/0.tif", strict=True)
+    with ZarrTiffStore(references) as store:
+        np.testing.assert_array_equal(store[...], planes)
+    opened = [path for method, path, _ in server.requests if method == "GET"]
+    assert sorted(opened[:4]) == [f"/{name}" for name in names]
 
 
 @pytest.mark.parametrize("where", ["here", "http"])

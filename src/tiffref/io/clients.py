@@ -320,11 +320,14 @@ class DaemonPool(Executor):
         with self._lock:
             if self._is_shut:
                 raise RuntimeError("cannot schedule new futures after shutdown")
+            # first the task: a new thread that finds none counts as idle, and tasks wait for it
+            self._tasks.put((future, functools.partial(fn, *args, **kwargs)))
             is_served = self._idle.acquire(blocking=False) or self._start_thread()
-        task = (future, functools.partial(fn, *args, **kwargs))
-        if is_served:
-            self._tasks.put(task)
-        else:
+            task = None
+            if not is_served:
+                with contextlib.suppress(queue.Empty):  # an older thread has taken it
+                    task = self._tasks.get_nowait()
+        if task is not None:
             _run(*task)
         return future
 

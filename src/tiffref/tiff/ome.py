@@ -15,7 +15,7 @@ import functools
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import compress, filterfalse
@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MalformedTiff, SourceError, TiffrefError, UntrustedSource
+from ..io.clients import DaemonPool
 from ..io.progress import ProgressCounter
 from ..io.remote import open_source
 from ..io.source import ByteSource, LocalSource
@@ -117,22 +118,32 @@ class OmeFile(ImageFile):
         return self._siblings[path]
 
     def find_neighbor(self, name: str) -> TiffReader | None:
-        """Return the reader of a neighbouring file, opened once; None if it does not exist.
+        """Return the reader of a neighbouring file, opened once; None if it does not exist."""
+        self.open_neighbors([name])
+        return self._siblings[name]
 
-        Each attempt may cost a request, so the search stops after several missing files.
+    def open_neighbors(self, names: Iterable[str]) -> None:
+        """Open neighbouring files, several at the same time, as each costs requests.
+
+        The search stops after several missing files.
         """
-        if self._n_missing >= _MAX_MISSING_NEIGHBORS or len(self._siblings) >= _MAX_NEIGHBORS:
-            return None
+        left = [name for name in dict.fromkeys(names) if name not in self._siblings]
+        pool = DaemonPool(_MAX_MISSING_NEIGHBORS, "tiffref-set")
+        try:
+            for n in range(0, len(left), _MAX_MISSING_NEIGHBORS):
+                batch = left[n : n + _MAX_MISSING_NEIGHBORS]
+                n_opened = len(self._siblings) - self._n_missing
+                is_over = self._n_missing >= _MAX_MISSING_NEIGHBORS or n_opened >= _MAX_NEIGHBORS
+                tasks = [pool.submit(self._open_neighbor, one) for one in batch if not is_over]
+                readers = [task.result() for task in tasks]
+                self._n_missing += readers.count(None)
+                self._siblings |= dict.fromkeys(batch) | dict(zip(batch, readers, strict=False))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _open_neighbor(self, name: str) -> TiffReader | None:
         source = self.described_by.open_sibling(name)
-        if source is None:
-            self._n_missing += 1
-            return None
-        url = source.source.url
-        if url in self._siblings:
-            source.close()
-        else:
-            self._siblings[url] = _read_chain(source, self._counts)
-        return self._siblings[url]
+        return None if source is None else _read_chain(source, self._counts)
 
     def list(self) -> Listing:
         """List the images of the OME-XML; fall back to plain series if it is inconsistent."""
@@ -247,11 +258,17 @@ class _OmeSet:
         is_main = bool(self._id) and not companion
         self._numbers: dict[str, int | None] = {self._id: 0} if is_main else {}
         self._defects: list[str] = []
-        texts = (element.text or "" for element in root.iterfind(".//{*}TiffData/{*}UUID"))
-        self._ids = {text.strip().lower() for text in texts} - {""}
+        uuids = [
+            (uuid.get("FileName", ""), (uuid.text or "").strip().lower())
+            for uuid in root.iterfind(".//{*}TiffData/{*}UUID")
+        ]
+        self._ids = {own_id for _, own_id in uuids} - {""}
         self._url = companion or file.reader.url
         self._folder = Path(self._url).parent
         self._is_local = isinstance(file.described_by, LocalSource)
+        if not self._is_local:
+            own = {"", Path(self._url).name, self._id}
+            file.open_neighbors(name for name, own_id in uuids if own.isdisjoint((name, own_id)))
 
     def list(self) -> Listing:
         """List the images; `defects` lists what does not match the pages."""
