@@ -244,10 +244,12 @@ class Google:
         self.n_asked += 1
         return {"size": 100, "etag": f"e{self.generation}", "generation": self.generation}
 
-    def cat_file(self, path: str, start: int, end: int | None, generation: Any = None) -> bytes:
+    def cat_ranges(
+        self, paths: list[str], starts: Any, ends: Any, generation: Any = None, **options: Any
+    ) -> list[bytes]:
         if generation not in (None, self.generation):
-            raise FileNotFoundError(path)
-        return STORED[start:end]
+            raise FileNotFoundError(paths[0])
+        return [STORED[start:end] for start, end in zip(starts, ends, strict=True)]
 
 
 def test_a_generation_is_asked_for_once_and_read() -> None:
@@ -255,14 +257,15 @@ def test_a_generation_is_asked_for_once_and_read() -> None:
     read = find_range_reader(fs)
     assert read is not None
     for start in (0, 50):
-        assert read(fs, "bucket/a", expected.url, start, 10, expected) == STORED[start : start + 10]
+        data = read(fs, "bucket/a", expected.url, [(start, 10), (0, 5)], expected)
+        assert data == [STORED[start : start + 10], STORED[:5]]
     assert fs.n_asked == 1
     fs.generation = "8"
     with pytest.raises(StaleSource, match="ETag e8, expected ETag e7"):
-        read(fs, "bucket/a", expected.url, 0, 10, expected)
+        read(fs, "bucket/a", expected.url, [(0, 10)], expected)
     with pytest.raises(StaleSource):
-        read(fs, "bucket/a", expected.url, 0, 10, Source(expected.url, 100, None, "e6"))
-    assert read(fs, "bucket/a", expected.url, 0, None, None) == STORED
+        read(fs, "bucket/a", expected.url, [(0, 10)], Source(expected.url, 100, None, "e6"))
+    assert read(fs, "bucket/a", expected.url, [(0, None)], None) == [STORED]
 
 
 def test_an_object_is_opened_by_one_request(
@@ -286,6 +289,11 @@ def test_an_object_is_opened_by_one_request(
         assert source.read(0, 9) == bytes(9) and calls == ["get_object"]
         state = source.state()
         assert source.source == state and state.size == size and state.etag and state.mtime
+    source = RemoteSource(fs, "opened/folder/large", "s3://opened/folder/large")
+    source.prefetch([(90_000, 9), (70_000, 9)])
+    fs.pipe_file("opened/folder/large", bytes(range(100)) * 1000)
+    with pytest.raises(StaleSource):  # each of several ranges is compared
+        source.prefetch([(80_000, 9), (99_000, 9)])
     assert RemoteSource(fs, "opened/folder/empty", "s3://opened/folder/empty").size == 0
     with pytest.raises(SourceError, match="is a directory"):
         RemoteSource(fs, "opened/folder", "s3://opened/folder")

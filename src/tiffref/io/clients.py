@@ -16,7 +16,7 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import (
     CancelledError,
     Executor,
@@ -160,6 +160,32 @@ async def with_timeout(url: str, limit_s: float, function: Any, *arguments: Any)
         if not clock.expired():  # a timeout of the client
             raise
         raise timeout_error(url, limit_s) from error
+
+
+_MAX_CONCURRENT = 64
+
+
+async def gather(function: Any, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Await a coroutine function concurrently for each of these arguments, until one fails.
+
+    A limited number runs at a time, so timeouts belong into the function.
+    """
+    import asyncio
+
+    slots = asyncio.Semaphore(_MAX_CONCURRENT)
+
+    async def run(*given: Any) -> Any:
+        async with slots:
+            return await function(*given)
+
+    if len(arguments) == 1:
+        return [await function(*arguments[0])]
+    tasks = [asyncio.ensure_future(run(*given)) for given in arguments]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 _LAZY_PROTOCOLS = frozenset({"http", "https", "s3", "s3a"})

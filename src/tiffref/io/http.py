@@ -21,7 +21,7 @@ from typing import Any
 from ..errors import MissingSource, SourceError, UntrustedSource, safe_cause, unreadable
 from ..model.manifest import Source
 from ..signatures import public_url
-from .clients import UNKNOWN_SIZE_BYTES, run_coroutine, time_limit_s, with_timeout
+from .clients import UNKNOWN_SIZE_BYTES, gather, run_coroutine, time_limit_s, with_timeout
 from .source import check_unchanged, is_weak_etag, wrong_length_error
 
 _CREDENTIALS = "The server needs credentials: pass them in storage_options."
@@ -42,7 +42,6 @@ _MAX_WHOLE_BYTES = 1 << 20
 """Largest whole file that is accepted, and sliced, as the response to a range request."""
 _READ_BUFFER_BYTES = 1 << 20
 """Bytes buffered before the client makes the server wait; the default is 128 KiB."""
-_MAX_CONCURRENT = 64
 _STALL_S = 30.0
 _SLOWEST_BYTES_PER_S = 1 << 14
 _CONTENT_RANGE = re.compile(
@@ -218,24 +217,10 @@ class HttpFile:
     async def _get_ranges(
         self, ranges: Sequence[tuple[int, int]], expected: Source | None
     ) -> list[bytes]:
-        import asyncio
+        def get(offset: int, length: int) -> Any:
+            return _with_retries(self.url, length, self._get_range, offset, length, expected)
 
-        slots = asyncio.Semaphore(_MAX_CONCURRENT)  # timeouts start when a request gets its slot
-
-        async def get(offset: int, length: int) -> bytes:
-            async with slots:
-                return await _with_retries(
-                    self.url, length, self._get_range, offset, length, expected
-                )
-
-        if len(ranges) == 1:
-            return [await get(*ranges[0])]
-        tasks = [asyncio.ensure_future(get(*span)) for span in ranges]
-        try:
-            return await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
+        return await gather(get, ranges)
 
     async def _get_range(
         self, offset: int, length: int, expected: Source | None, is_conditional: bool = True

@@ -35,6 +35,7 @@ from .clients import (
     client_errors,
     fetch_info,
     find_file_system,
+    gather,
     is_file_cache,
     protocols,
     run_coroutine,
@@ -83,8 +84,8 @@ class RemoteFile(ByteSource):
         permits = None if allow is None else allow.permits
         self._http_state = HttpFile(direct, path, url, permits) if is_http(direct) else None
         self._http = None if self._is_copied else self._http_state
-        self._read_range = None if self._is_copied else find_range_reader(direct)
-        self.verifies_reads = self._http is not None or self._read_range is not None
+        self._read_ranges = None if self._is_copied else find_range_reader(direct)
+        self.verifies_reads = self._http is not None or self._read_ranges is not None
 
     def read(self, offset: int, length: int, expected: Source | None = None) -> bytes:
         return self._read_many([(offset, length)], expected)[0]
@@ -94,8 +95,8 @@ class RemoteFile(ByteSource):
         with typed_errors(url):
             if self._http is not None:
                 return self._http.read_all(expected)
-            if self._read_range is not None:
-                return self._read_range(self.fs, self._path, url, 0, None, expected)
+            if self._read_ranges is not None:
+                return self._read_ranges(self.fs, self._path, url, [(0, None)], expected)[0]
             read = partial(self.fs.cat_file, self._path)
             return call_with_timeout(self.fs, url, UNKNOWN_SIZE_BYTES, read)
 
@@ -148,8 +149,8 @@ class RemoteFile(ByteSource):
         with typed_errors(url, f"bytes {offset} to {offset + length} cannot be read"):
             if self._http is not None:
                 return self._http.read_ranges(ranges, expected)
-            if self._read_range is not None and len(ranges) == 1:
-                return [self._read_range(self.fs, self._path, url, offset, length, expected)]
+            if self._read_ranges is not None:
+                return self._read_ranges(self.fs, self._path, url, ranges, expected)
             n_bytes = sum(length for _, length in ranges)
             cat = partial(self._cat_ranges, ranges)
             try:
@@ -354,8 +355,10 @@ def _merge_ranges(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return merged
 
 
-_RangeReader = Callable[[Any, str, str, int, int | None, Source | None], bytes]
-"""Function of file system, path, URL, offset, length (None: to the end) and expected source."""
+_Ranges = Sequence[tuple[int, int | None]]
+"""Offsets and lengths; None means to the end."""
+_RangeReader = Callable[[Any, str, str, _Ranges, Source | None], list[bytes]]
+"""Function of file system, path, URL, ranges and expected source."""
 
 
 def find_range_reader(fs: Any) -> _RangeReader | None:
@@ -384,18 +387,7 @@ def _open_object(fs: Any, path: str, url: str) -> tuple[Source, bytes] | None:
     if fetch is None:
         return None
     try:
-        info, span, data = run_coroutine(
-            fs,
-            with_timeout,
-            url,
-            time_limit_s(_FIRST_BYTES),
-            fetch,
-            fs,
-            path,
-            0,
-            _FIRST_BYTES,
-            None,
-        )
+        ((info, span, data),) = _fetch_all(fetch, fs, path, url, [(0, _FIRST_BYTES)], None)
     except SourceError:
         raise
     except client_errors():
@@ -406,21 +398,30 @@ def _open_object(fs: Any, path: str, url: str) -> tuple[Source, bytes] | None:
     return source_from_info(url, {**info, "size": int(total)}), data
 
 
+def _fetch_all(
+    fetch: Callable[..., Any], fs: Any, path: str, url: str, ranges: _Ranges, etag: str | None
+) -> list[tuple[Mapping[str, Any], str, bytes]]:
+    """Fetch ranges of an object concurrently."""
+
+    def fetch_one(offset: int, length: int | None) -> Any:
+        return fetch(fs, path, offset, length, etag)
+
+    n_bytes = sum(length or UNKNOWN_SIZE_BYTES for _, length in ranges)
+    return run_coroutine(fs, with_timeout, url, time_limit_s(n_bytes), gather, fetch_one, ranges)
+
+
 def _read_verified(
-    fetch: Callable[..., Any], fs: Any, path: str, url: str, offset: int, length: int | None,
+    fetch: Callable[..., Any], fs: Any, path: str, url: str, ranges: _Ranges,
     expected: Source | None,
-) -> bytes:  # fmt: skip
-    """Read a range under the condition that the object has the recorded ETag."""
+) -> list[bytes]:  # fmt: skip
+    """Read ranges under the condition that the object has the recorded ETag."""
     etag = None if expected is None or expected.etag is None else f'"{expected.etag}"'
-    limit_s = time_limit_s(length or UNKNOWN_SIZE_BYTES)
     try:
-        info, span, data = run_coroutine(
-            fs, with_timeout, url, limit_s, fetch, fs, path, offset, length, etag
-        )
+        responses = _fetch_all(fetch, fs, path, url, ranges, etag)
     except client_errors() as error:
         status = _http_status(error)
         if status == 416:
-            return b""  # the object ends before the range
+            return [b""] * len(ranges)  # the object ends before the range
         if status != 412 or expected is None:
             raise
         try:
@@ -428,12 +429,13 @@ def _read_verified(
         except OSError:
             now = None
         raise stale_error(url, f"another ETag ({now})", f"ETag {expected.etag}") from error
-    total = span.rpartition("/")[2]
-    size = int(total) if total.isdigit() else None
-    check_unchanged(expected, source_from_info(url, {**info, "size": size}))
-    if length is not None and span and not span.startswith(f"bytes {offset}-"):
-        raise SourceError("the response is another part of the object", url=url, got=span)
-    return data
+    for (offset, length), (info, span, _) in zip(ranges, responses, strict=True):
+        total = span.rpartition("/")[2]
+        size = int(total) if total.isdigit() else None
+        check_unchanged(expected, source_from_info(url, {**info, "size": size}))
+        if length is not None and span and not span.startswith(f"bytes {offset}-"):
+            raise SourceError("the response is another part of the object", url=url, got=span)
+    return [data for _, _, data in responses]
 
 
 async def _fetch_s3(
@@ -467,13 +469,17 @@ async def _fetch_azure(
 
 
 def _read_gcs(
-    fs: Any, path: str, url: str, offset: int, length: int | None, expected: Source | None
-) -> bytes:
-    span = {"start": offset, "end": None if length is None else offset + length}
+    fs: Any, path: str, url: str, ranges: _Ranges, expected: Source | None
+) -> list[bytes]:
+    starts = [offset for offset, _ in ranges]
+    ends = [None if length is None else offset + length for offset, length in ranges]
+    n_bytes = sum(length or UNKNOWN_SIZE_BYTES for _, length in ranges)
 
-    def read(**options: Any) -> bytes:
-        cat = functools.partial(fs.cat_file, path, **span, **options)
-        return call_with_timeout(fs, url, length or UNKNOWN_SIZE_BYTES, cat)
+    paths = [path] * len(ranges)
+
+    def read(**options: Any) -> list[bytes]:
+        cat = partial(fs.cat_ranges, paths, starts, ends, on_error="raise", **options)
+        return call_with_timeout(fs, url, n_bytes, cat)
 
     if expected is None:
         return read()
