@@ -301,6 +301,30 @@ def test_an_object_is_opened_by_one_request(
         RemoteSource(fs, "opened/none", "s3://opened/none")
 
 
+def test_an_object_store_that_ignores_ranges_is_not_read_to_the_end() -> None:
+    class Body:
+        async def __aenter__(self) -> Any:
+            return self
+
+        async def __aexit__(self, *error: object) -> None:
+            pass
+
+        async def read(self) -> bytes:
+            raise AssertionError("the whole object is read")
+
+    class Store:
+        protocol, req_kw, loop = ("s3",), {}, fsspec.asyn.get_loop()
+        split_path = staticmethod(lambda path: ("bucket", path, None))
+
+        async def _call_s3(self, method: str, **options: Any) -> dict[str, Any]:
+            return {"Body": Body(), "ContentLength": 1 << 40}
+
+    read = find_range_reader(Store())
+    assert read is not None
+    with pytest.raises(SourceError, match="another part of the object"):
+        read(Store(), "a", "s3://bucket/a", [(0, 10)], None)
+
+
 def test_which_file_systems_are_object_stores() -> None:
     assert find_range_reader(SimpleNamespace(protocol="sftp")) is None
     assert find_range_reader(SimpleNamespace(protocol="oss", split_path=str)) is None

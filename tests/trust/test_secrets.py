@@ -312,6 +312,19 @@ def test_messages_have_no_signature(far: Server) -> None:
     assert "SECRET" not in str(caught.value) and "127.0.0.1:9/a.tif" in str(caught.value)
 
 
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_saved_datasets_have_no_signature(far: Server, tmp_path: Path, zarr_format: Any) -> None:
+    xr = pytest.importorskip("xarray")
+    url = f"{far.url}/a.tif?sig=S3CRET"
+    dataset = xr.open_dataset(url, engine="tiffref", chunks={})
+    assert dataset.encoding["source"] == url
+    shown = (dataset, dataset._repr_html_(), dataset.image.name, dict(dataset.image.data.dask))
+    assert "S3CRET" not in str(shown)
+    dataset.to_zarr(tmp_path / "a.zarr", zarr_format=zarr_format, consolidated=False)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert files and not [path for path in files if b"S3CRET" in path.read_bytes()]
+
+
 @pytest.mark.parametrize(
     ("query", "hint"), [("?sig=SECRET", "may be wrong or out of date"), ("", "needs credentials")]
 )

@@ -447,8 +447,9 @@ async def _fetch_s3(
     options = {"Bucket": bucket, "Key": key, "VersionId": version, "Range": span, "IfMatch": etag}
     given = {name: value for name, value in options.items() if value}
     response = await fs._call_s3("get_object", **given, **fs.req_kw)
+    is_range = span is None or "ContentRange" in response
     async with response["Body"] as body:
-        data = await body.read()
+        data = await body.read() if is_range else b""  # not a whole object instead of a range
     return response, str(response.get("ContentRange") or response.get("ContentLength", "")), data
 
 
