@@ -39,6 +39,10 @@ references.to_parquet("r.parq")
 assert (ZarrTiffStore("r.parq")[...] == image).all()
 with xarray.open_dataset("r2.json", engine="kerchunk") as dataset:
     assert (dataset.image.values == image).all()
+# before 2025.6, xarray cannot read fill values of v3 with the zarr that we need
+tiffref.scan("t0.tif", fillvalue=9).write_fsspec("fill.json", zarr_format=3)
+with xarray.open_zarr("reference::fill.json", consolidated=False) as dataset:
+    assert (dataset.image.fillna(9) == image).all()
 with xarray.open_dataset("t1.tif", engine="tiffref", chunks={}) as dataset:
     assert (dataset.image.values == image).all()
     assert "32632" in str(dataset.spatial_ref.attrs)
