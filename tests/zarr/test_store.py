@@ -72,12 +72,16 @@ def test_pyramid_is_level_0_and_a_group(pyramid: Path) -> None:
     np.testing.assert_array_equal(da.from_zarr(store).compute(), levels[0])
     group = zarr.open_group(store, mode="r")
     assert sorted(group.array_keys()) == ["image", "image_1", "image_2"]
-    dataset = xr.open_zarr(store, consolidated=False)
+    dataset = xr.open_zarr(store)
     for i, expected in enumerate(levels):
         name = f"image_{i}" if i else "image"
         np.testing.assert_array_equal(group[name][:], expected)
         np.testing.assert_array_equal(dataset[name].values, expected)
+        assert group[name].nchunks_initialized == group[name].nchunks
         one = ZarrTiffStore(pyramid, level=i)
+        np.testing.assert_array_equal(xr.open_zarr(one)["image"].values, expected)
+        alone = zarr.open_group(one, mode="r")["image"]
+        assert alone.nchunks_initialized == alone.nchunks
         assert one.shape == expected.shape
         np.testing.assert_array_equal(one[:], expected)
     assert ".zarray" not in list(store)

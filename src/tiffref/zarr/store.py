@@ -90,6 +90,8 @@ class ZarrStore(Store):
     supports_writes: bool = False  # type: ignore[assignment]
     supports_deletes: bool = False  # type: ignore[assignment]
     supports_listing: bool = True  # type: ignore[assignment]
+    # xarray warns of stores that support it and have none
+    supports_consolidated_metadata: bool = False  # type: ignore[assignment]
     _unit = "chunks"
     """What is counted while an array is read."""
 
