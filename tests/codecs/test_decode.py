@@ -319,6 +319,18 @@ def test_bytes_behind_a_last_strip_of_fewer_rows_are_not_read(compression, behin
     assert not decoded[:, 3:].any()
 
 
+@pytest.mark.parametrize("compression", [5, 8, 34925, 50000])
+def test_the_segment_behind_a_last_strip_of_fewer_rows_is_not_read(compression):
+    """Byte counts that are too large include it, or a part of it."""
+    image = values((1, 3, 30, 1), "u1")
+    other = np.random.default_rng(0).bytes(600)
+    codec = SegmentCodec((1, 20, 30, 1), "|u1", compression, edge=(1, 3, 30))
+    data, behind = compress(compression, image.tobytes()), compress(compression, other)
+    for n_bytes in range(0, len(behind), 7):
+        decoded = decode_segment(codec, data + behind[:n_bytes])
+        np.testing.assert_array_equal(decoded[:, :3], image)
+
+
 def test_xz_that_is_cut_off_is_refused():
     codec = SegmentCodec((1, 20, 30, 1), "|u1", 34925, edge=(1, 3, 30))
     stored = compress(34925, values(codec.shape, "u1").tobytes())

@@ -192,9 +192,11 @@ def test_segments_that_cannot_be_located(tmp_path, fault, match, compression, is
         assert expected is None or np.array_equal(found, expected)
 
 
-def test_an_image_without_any_byte_count_that_decodes_is_empty_with_a_warning(tmp_path):
+@pytest.mark.parametrize("segment", [b"no stream", b""])
+def test_an_image_without_any_byte_count_that_decodes_is_empty_with_a_warning(tmp_path, segment):
+    """Segments at the same place are not taken for empty ones."""
     path = tmp_path / "a.tif"
-    one = image(PLANES[0, :32], {259: 8}, encode=lambda part: b"no stream", rows=8)
+    one = image(PLANES[0, :32], {259: 8}, encode=lambda part: segment, rows=8)
     one.lengths = [0] * len(one.segments)
     write_tiff(path, [one])
     with pytest.warns(TruncationWarning, match=r"4 of 4 segments .* They are missing") as caught:

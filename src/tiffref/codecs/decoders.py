@@ -26,6 +26,7 @@ style JPEG); TIFF Technical Note 2; libtiff's documentation of SGILog and PixarL
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import struct
@@ -539,11 +540,11 @@ def zstd(data: Any, buffer: Any) -> int:
 
 def lzma(data: Any, buffer: Any) -> int:
     """Decode an xz stream; bytes after it are ignored, as in libtiff."""
-    try:
-        return len(imagecodecs.lzma_decode(data, out=buffer))
-    except RuntimeError:
-        # liblzma takes more than a few bytes after the stream for another stream
-        return copy(first_xz_stream(bytes(data), buffer.nbytes), buffer)
+    # liblzma takes more than a few bytes after the stream for another stream
+    with contextlib.suppress(RuntimeError):
+        if len(imagecodecs.lzma_decode(data, out=buffer)) == buffer.size:
+            return buffer.size
+    return copy(first_xz_stream(bytes(data), buffer.nbytes), buffer)
 
 
 PHOTOMETRIC_LOGLUV = 32845

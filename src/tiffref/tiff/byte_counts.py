@@ -125,8 +125,10 @@ def fill_in_lengths(
     _cut_last_packbits(level, packed, file)
     if _sample_decodes(level, packed, file):
         found += packed
-    is_behind = has_no_length & (level.offset > source_sizes(level.sources)[level.source][:, None])
-    is_lost = (gap > 0) & (found == 0) | is_behind
+    # an empty segment shares its offset with the next one, unless no byte counts are known
+    is_located = level.offset <= source_sizes(level.sources)[level.source][:, None]
+    is_empty = (gap == 0) & is_located & level.length.any()
+    is_lost = has_no_length & (found == 0) & ~is_empty
     if is_lost.any():
         what = "an offset but no byte count, and do not decode up to the next one"
         # other readers show an empty image if no segment can be located
