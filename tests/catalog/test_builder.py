@@ -191,6 +191,7 @@ def test_damaged_references_are_rebuilt(archive: Path, tmp_path: Path) -> None:
     summary = catalog.build(archive, tmp_path / "c")
     assert summary.scanned == 3
     assert contents(tmp_path / "c") == before
+    assert catalog.build(archive, tmp_path / "c").scanned == 0  # nothing follows the torn line
 
 
 def test_every_executor_builds_the_same(archive: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+import tiffref
 from tiffref.errors import MalformedTiff, MetadataWarning
 from tiffref.metadata.crs import build_crs
 from tiffref.metadata.geokeys import GeoKeys, parse_geokeys
@@ -425,6 +426,17 @@ def test_heights_make_a_compound_system_in_geotiff_1_1_only():
     named = build({1024: 1, 3072: 26918, 4097: "MLLW height", 4099: 9002}, minor=1)
     assert named.sub_crs_list[1].name == "MLLW height"
     assert named.sub_crs_list[1].axis_info[0].unit_name == "foot"
+
+
+@pytest.mark.parametrize("minor", [0, 1])
+@pytest.mark.parametrize("code", [4978, 4979])
+def test_heights_beside_a_system_of_three_axes(tmp_path, code, minor):
+    tags = geotags({1024: 3 if code == 4978 else 2, 2048: code, 4096: 5773}, minor=minor)
+    wkt = tiffref.scan(write_geotiff(tmp_path / "a.tif", tags)).group["spatial_ref"].attributes
+    expected = pyproj.CRS(code)
+    if code == 4979 and not minor:
+        expected = expected.to_2d()
+    assert pyproj.CRS(wkt["crs_wkt"]) == expected
 
 
 def test_a_local_system_knows_its_unit():

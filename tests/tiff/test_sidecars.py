@@ -62,6 +62,12 @@ def test_tags_win_over_a_world_file(tmp_path):
     assert transform(path) == by_rasterio(path) == TRANSFORM
 
 
+def test_pixels_of_size_0_do_not_hide_a_world_file(tmp_path):
+    path = write(tmp_path / "a.tif", tags={33550: (0.0, 0.0, 0.0), 33922: (0.0,) * 6})
+    (tmp_path / "a.tfw").write_text(WORLD)
+    assert transform(path) == by_rasterio(path) == TRANSFORM
+
+
 def test_a_world_file_beside_keys_of_centres(tmp_path):
     path = write(tmp_path / "a.tif", tags=geotags({**UTM, 1025: 2}))
     (tmp_path / "a.tfw").write_text(WORLD)

@@ -655,11 +655,11 @@ def _with_height(crs: CRS, keys: GeoKeys, report: Report) -> CRS:
     """Add the vertical CRS.
 
     Vertical codes of GeoTIFF 1.0 are not EPSG codes; like in GDAL, only those of 1.1 are used, and
-    a name alone is not a system. An ESRI string may include the vertical CRS already.
+    a name alone is not a system. A CRS with three axes has heights already, as ESRI strings may.
     """
     from pyproj.crs import CompoundCRS
 
-    if keys.version < (1, 1) or not {4096, 4098, 4099} & set(keys.values) or crs.is_compound:
+    if keys.version < (1, 1) or not {4096, 4098, 4099} & set(keys.values) or len(crs.axis_info) > 2:
         return crs
     vertical = _look_up(keys, 4096, report, from_epsg)
     if vertical is None and keys.code(4096) not in (None, *_OLD_VERTICAL):

@@ -33,6 +33,7 @@ from ..metadata.geokeys import (
     RPCS,
     SCALE,
     TIEPOINTS,
+    numbers,
     parse_geokeys,
 )
 from ..metadata.layout import MASK_BIT, REDUCED_BIT
@@ -150,7 +151,7 @@ def add_sidecars(facts: FileFacts, sidecars: Sidecars) -> FileFacts:
         tags = _with_pam(tags, text, sidecars.report)
     tags = _with_sensor_model(tags, sidecars)
     has_points = tags.get(TIEPOINTS) is not own.get(TIEPOINTS)  # of the .aux.xml
-    if SCALE not in tags and MATRIX not in tags and not has_points:
+    if not _is_placed(tags) and not has_points:
         tags = _with_world_file(tags, sidecars)
     if tags is not own:
         first = replace(first, ifds=(replace(first.ifds[0], tags=tags), *first.ifds[1:]))
@@ -167,6 +168,11 @@ def add_sidecars(facts: FileFacts, sidecars: Sidecars) -> FileFacts:
     if main is facts.series[0] and len(series) == len(facts.series):
         return facts
     return replace(facts, series=tuple(series))
+
+
+def _is_placed(tags: Mapping[int, Any]) -> bool:
+    """Return whether tags have a transform; pixels of size 0 are none, as in GDAL."""
+    return MATRIX in tags or (SCALE in tags and 0 not in numbers(tags[SCALE])[:2])
 
 
 # ---- overviews and masks
@@ -361,7 +367,7 @@ def _with_pam(tags: dict[int, Any], data: bytes, report: Report) -> dict[int, An
 def _with_pam_place(tags: dict[int, Any], root: Element, report: Report) -> dict[int, Any]:
     """Set CRS, and transform or control points; GDAL writes a CRS of both."""
     text, points = root.findtext("GeoTransform"), root.find("GCPList")
-    is_placed = SCALE in tags or MATRIX in tags
+    is_placed = _is_placed(tags)
     has_points = points is not None or (TIEPOINTS in tags and not is_placed)
     if has_points and text is not None:
         report.add(".aux.xml", "control points are ignored, as it has a transformation")
