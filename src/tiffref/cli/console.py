@@ -403,11 +403,14 @@ def name_options(text: str, options: Sequence[str]) -> str:
     '--on-mismatch split makes two.'
     >>> name_options("on_mismatch='split' makes two.", [])
     "on_mismatch='split' (in Python) makes two."
+    >>> name_options("Write it without url=.", ["--url-prefix"])
+    'Write it without --url-prefix.'
     """
 
     def replace(match: re.Match[str]) -> str:
-        option = f"--{match['name'].replace('_', '-')}"
-        if option not in options:
+        name = f"--{match['name'].replace('_', '-')}"
+        option = next((one for one in (name, f"{name}-prefix") if one in options), None)
+        if option is None:
             before = text[: match.start()]
             is_advice = not before or before.endswith(("\n", ". ", "Pass ", "with "))
             return f"{match[0]} (in Python)" if is_advice else match[0]

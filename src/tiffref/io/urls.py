@@ -169,7 +169,7 @@ def plan_prefix(prefix: str, urls: Iterable[str]) -> Callable[[str], str]:
         raise ManifestMismatch(
             "sources differ only in their query (after '?'), and would get the same URL",
             got=", ".join(sorted(set(addresses))[:3]),
-            hint="Write the references without `url`.",
+            hint="Write the references without url=.",
         )
     folder = shared_folder(addresses)
     if addresses and not folder:
@@ -177,7 +177,7 @@ def plan_prefix(prefix: str, urls: Iterable[str]) -> Callable[[str], str]:
             "the sources have no common folder that a URL prefix could replace",
             got=", ".join(sorted(addresses)[:3]),
             expected="sources below one folder",
-            hint="Pass `rename`, or write the references without `url`.",
+            hint="Write the references without url=. Then change them with `tiffref rewrite`.",
         )
     prefix = prefix.replace("\\", "/")
     if prefix and not prefix.endswith("/"):
