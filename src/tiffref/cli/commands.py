@@ -95,7 +95,7 @@ _SCAN_ARGUMENTS: console.Arguments = {
     "--strict": {"action": "store_true", "help": "refuse a file with invalid metadata"},
     "--allow-holes": {
         "action": "store_true",
-        "help": "leave chunks missing if a file of a set does not exist",
+        "help": "leave chunks missing that are cut off or in a file that does not exist",
     },
     **_SIDECARS,
     **console.DRY_RUN,
