@@ -322,6 +322,16 @@ def test_runs_of_planes_are_cut_into_planes(tmp_path):
     assert not moved.codec.transposes
 
 
+@pytest.mark.parametrize("dtype", ["|u1", ">u2"])
+def test_runs_of_color_planes_are_cut_and_transposed(tmp_path, dtype):
+    """Whole, the chunks would have five axes that change places; a segment has four."""
+    data, array = stored_array(tmp_path, (3, 5, 6, 7, 3), (1, 2, 6, 7, 3), dtype)  # z, t, y, x, s
+    moved = permute_axes(array, (1, 4, 0, 2, 3))
+    assert moved.chunks == (1, 3, 1, 6, 7)
+    for got in readings(moved):
+        np.testing.assert_array_equal(got, data.transpose(1, 4, 0, 2, 3))
+
+
 def test_only_uncompressed_chunks_on_the_disk_are_cut(tmp_path):
     _, array = stored_array(tmp_path, (2, 5, 4, 6, 7), (1, 2, 4, 6, 7))
     manifest = array.manifest

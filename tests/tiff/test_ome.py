@@ -138,6 +138,7 @@ def test_several_images_with_pyramids(tmp_path):
         '<ModuloAlongZ Type="angle"><Label>a</Label><Label>b</Label></ModuloAlongZ>',
         '<ModuloAlongC Type="lambda" Start="500" Step="10" End="510"/>',
         '<ModuloAlongZ Type="phase" Start="0" Step="1" End="4"/>',
+        '<ModuloAlongC Type="lifetime" Start="3" Step="1" End="3"/>',
     ],
 )
 def test_modulo_annotations(tmp_path, along):

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import SelectionError
 from ..model.array import Array, Group
-from ..model.combine import select_index
+from ..model.combine import select_index, split_chunks
 from ..model.tiff_facts import FileFacts, LevelFacts, SeriesFacts
 from .geokeys import is_georeferenced
 from .ngff import PENDING, add_image, close_images, pending_images
@@ -269,7 +269,7 @@ def _is_splittable(entry: Any, arrays: Mapping[str, Array]) -> bool:
         return (
             isinstance(entry["name"], str)
             and names == sorted(levels[0].dims)
-            and all(array.chunks[array.dims.index(dim)] == 1 for array in levels)
+            and all(split_chunks(array, dim) for array in levels)
         )
     except (KeyError, TypeError, ValueError):  # possible in foreign documents
         return False
@@ -283,13 +283,14 @@ def _images_of_positions(
     first = arrays[datasets[0]["path"]]
     names = entry.get("names") or first.attributes.get("position_names")
     n_positions = first.sizes[dim]
+    whole = {one["path"]: split_chunks(arrays[one["path"]], dim) or first for one in datasets}
     if not isinstance(names, list) or len(names) != n_positions:
         names = [*range(n_positions)]
     for n in range(n_positions):
         hidden = {"position_names"} if n == 0 else {"position_names", "tiff_tags"}  # of page 0
         levels = {}
         for dataset in datasets:
-            one = select_index(arrays[dataset["path"]], {dim: n})
+            one = select_index(whole[dataset["path"]], {dim: n})
             kept = {key: value for key, value in one.attributes.items() if key not in hidden}
             levels[f"{dataset['path']}_{dim}{n}"] = one.as_variable(one.dims, kept)
         moved = [{**old, "path": path} for old, path in zip(datasets, levels, strict=True)]

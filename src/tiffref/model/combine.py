@@ -468,9 +468,8 @@ def permute_axes(array: Array, order: Sequence[int], *, self_inverse: bool = Fal
     order = tuple(order)
     if order == tuple(range(len(order))):
         return array
-    if not _keeps_sample_order(array.chunks, order):
-        n_split = _n_axes_to_split(array, order)
-        array = array if n_split is None else _split_chunks(array, n_split)
+    n_split = _n_axes_to_split(array, order)
+    array = _split_chunks(array, n_split) if n_split and _is_plain(array) else array
     chunks = tuple(array.chunks[axis] for axis in order)
     codecs = array.codecs
     if not _keeps_sample_order(array.chunks, order):
@@ -617,22 +616,39 @@ def select_index(array: Array, place: Mapping[str, int]) -> Array:
     )
 
 
-def _n_axes_to_split(array: Array, order: Sequence[int]) -> int | None:
+def split_chunks(array: Array, dim: str) -> Array | None:
+    """Return the array with chunks of length 1 along a dimension; None if they cannot be split."""
+    axis = array.dims.index(dim)
+    if array.chunks[axis] == 1:
+        return array
+    return _split_chunks(array, axis + 1) if _is_plain(array) else None
+
+
+def _is_plain(array: Array) -> bool:
+    """Return whether all chunks are uncompressed, so that they can be split between rows."""
+    n_bytes, manifest = math.prod(array.chunks) * array.dtype.itemsize, array.manifest
+    is_whole = (manifest.length == n_bytes) | (manifest.source < 0)
+    return (
+        bool(is_whole.all())
+        and not manifest.inlined
+        and all(
+            isinstance(codec, SegmentCodec) and codec.is_plain and codec.edge is None
+            for codec in array.codecs
+        )
+    )
+
+
+def _n_axes_to_split(array: Array, order: Sequence[int]) -> int:
     """Return how many leading axes to split so that the samples of chunks keep their order.
 
-    None if that is impossible: only uncompressed chunks can be split, and only between rows.
+    If no number does, it is that of the axes before those of a plane, if their order changes: then
+    a segment, which has four axes, can be transposed.
     """
-    is_plain = all(isinstance(codec, SegmentCodec) and codec.is_plain and codec.edge is None
-                   for codec in array.codecs)  # fmt: skip
-    n_bytes = math.prod(array.chunks) * array.dtype.itemsize
-    manifest = array.manifest
-    is_whole = ((manifest.length == n_bytes) | (manifest.source < 0)).all()
-    if not is_plain or not is_whole or manifest.inlined:
-        return None
-    for n_split in range(1, len(order) - 1):
+    for n_split in range(len(order) - 1):
         if _keeps_sample_order((*(1,) * n_split, *array.chunks[n_split:]), order):
             return n_split
-    return None
+    n_planes = len(order) - 3
+    return n_planes if [axis for axis in order if axis < n_planes] != [*range(n_planes)] else 0
 
 
 def _split_chunks(array: Array, n_split: int) -> Array:

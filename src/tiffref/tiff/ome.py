@@ -598,6 +598,8 @@ def _split_modulo_axes(level: Level, modulo: Mapping[str, Element], defects: lis
     shape, axes = list(level.shape), level.axes
     for axis, along in modulo.items():
         new, size = _modulo_axis(along)
+        if size == 1:
+            continue  # without a dimension, like all axes of length 1
         if axis not in axes or size < 1 or shape[axes.index(axis)] % size:
             defects.append(f"a modulo annotation of size {size} does not divide axis {axis}")
             continue
