@@ -42,7 +42,7 @@ class FaultyServer:
     addresses. `requests` counts (method, path), `ranges` what was asked for, `n_bytes` what was
     sent. `headers` go with faults.
     The fault "drip" sends one byte after the other; "no range behind the end" refuses ranges that
-    end there, as some servers do.
+    end there, and "at most 5000" sends no more bytes of a range, as some servers do.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -142,6 +142,8 @@ def _handler(server: FaultyServer) -> type[BaseHTTPRequestHandler]:
             if first >= len(data) or is_refused:
                 self._send(416, b"", {"Content-Range": f"bytes */{len(data)}"})
                 return
+            if fault is not None and fault.startswith("at most "):
+                last = min(last, first + int(fault[8:]) - 1)
             body = data[first : last + 1]
             span = f"bytes {first}-{first + len(body) - 1}/{len(data)}"
             if fault == "wrong range":

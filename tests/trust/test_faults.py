@@ -152,6 +152,24 @@ def test_ranges_that_end_behind_the_file_may_be_refused(
         tiffref.scan(url)
 
 
+def test_servers_that_send_ranges_in_parts(
+    stored: tuple[FaultyServer, str, bytes], image: np.ndarray
+) -> None:
+    """They may send less than was asked for (RFC 9110, section 15.3.7), but not next to nothing."""
+    server, url, data = stored
+    server.pick_fault = lambda: "at most 4096"  # type: ignore[method-assign]
+    with ZarrTiffStore(url) as store:
+        np.testing.assert_array_equal(store[...], image)
+    assert server.n_bytes <= 2 * len(data) + (1 << 16)
+    server.pick_fault = lambda: "at most 100"  # type: ignore[method-assign]
+    server.ranges.clear()
+    with ZarrTiffStore(store.references) as store, pytest.raises(SourceError, match="another part"):
+        store[...]
+    with pytest.raises(SourceError, match="wrong length"):
+        tiffref.scan(url)
+    assert max(collections.Counter(server.ranges).values()) <= http.RETRY.n_tries
+
+
 @pytest.mark.parametrize(
     ("fault", "says"),
     [

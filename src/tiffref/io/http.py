@@ -38,6 +38,8 @@ RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 525
 """Statuses worth a retry; 404 and 403 are not. Those from 520 are Cloudflare's."""
 _REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 5
+_MIN_PART_BYTES = 1 << 12
+"""Smallest part of a range that is accepted, unless the object ends there."""
 _MAX_WHOLE_BYTES = 1 << 20
 """Largest whole file that is accepted, and sliced, as the response to a range request."""
 _READ_BUFFER_BYTES = 1 << 20
@@ -154,7 +156,7 @@ class HttpFile:
         if response.status == 200:
             raise _status_error(response, self.url, _NO_RANGES, expected="HTTP status 206")
         _check_status(response, self.url, 206)
-        first, _, size = response.content_range
+        first, last, size = response.content_range
         if first == 0 and size is None:  # but HEAD may give it
             size = self.state().size
         if first != 0 or size is None:
@@ -165,9 +167,9 @@ class HttpFile:
                 got=response.headers.get("content-range"),
                 expected=f"bytes 0-{length - 1}/SIZE",
             )
-        n_bytes = min(length, size)
-        if len(response.body) != n_bytes:
-            raise wrong_length_error(self.url, 0, length, len(response.body), n_bytes)
+        most, n_bytes = min(length, size), len(response.body)
+        if n_bytes != last + 1 or not min(most, _MIN_PART_BYTES) <= n_bytes <= most:
+            raise wrong_length_error(self.url, 0, length, n_bytes, most)
         return replace(response.source(self.url), size=size), response.body
 
     def read_ranges(
@@ -222,7 +224,16 @@ class HttpFile:
 
         return await gather(get, ranges)
 
-    async def _get_range(
+    async def _get_range(self, offset: int, length: int, expected: Source | None) -> bytes:
+        """Read a range; servers may send less, and are asked for the rest (RFC 9110, 15.3.7)."""
+        parts, n_left = [], length
+        while n_left:
+            part = await self._get_part(offset + length - n_left, n_left, expected)
+            parts.append(part)
+            n_left = n_left - len(part) if part else 0
+        return b"".join(parts)
+
+    async def _get_part(
         self, offset: int, length: int, expected: Source | None, is_conditional: bool = True
     ) -> bytes:
         headers = {"Range": f"bytes={offset}-{offset + length - 1}"}
@@ -234,7 +245,7 @@ class HttpFile:
             check_unchanged(expected, await self._head())
             if not is_conditional:
                 raise _status_error(response, self.url)
-            return await self._get_range(offset, length, expected, is_conditional=False)
+            return await self._get_part(offset, length, expected, is_conditional=False)
         if response.status == 200:
             size = response.headers.get("content-length", "")
             if not response.body or size != str(len(response.body)):
@@ -254,22 +265,19 @@ class HttpFile:
 
     def _check_range(self, response: Response, offset: int, length: int) -> None:
         got = response.headers.get("content-range", "")
-        first, end, size = response.content_range
-        last = offset + length - 1
-        if size is not None:
-            last = min(last, size - 1)
-        elif first == offset:  # the object may end here: the server does not know its size
-            last = min(last, end)
-        if (first, end) != (offset, last):
+        first, last, size = response.content_range
+        most = length if size is None else min(length, size - offset)
+        least = 1 if size is None else min(most, _MIN_PART_BYTES)
+        n_bytes = last - first + 1
+        if first != offset or not least <= n_bytes <= most:
             what = f"the response for bytes {offset} to {offset + length} is another"
             error = SourceError(
                 f"{what} part of the file",
                 url=self.url,
                 got=f"Content-Range {got}" if got else "no Content-Range",
-                expected=f"bytes {offset}-{last}",
+                expected=f"bytes {offset}-{offset + most - 1}",
             )
             raise _TransientError(error)
-        n_bytes = last - offset + 1
         if len(response.body) != n_bytes:
             error = wrong_length_error(self.url, offset, length, len(response.body), n_bytes)
             raise _TransientError(error)
