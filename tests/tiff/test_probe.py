@@ -29,6 +29,7 @@ from tiffref.errors import (
 )
 from tiffref.io.source import LocalSource
 from tiffref.model.codec import SegmentCodec
+from tiffref.tiff import probe
 from tiffref.zarr import ZarrTiffStore
 
 GREY = (
@@ -822,6 +823,29 @@ def test_zstd_segments_are_decoded_once(tmp_path, monkeypatch):
         write_tiff(path, [one])
         (codec,) = tiffref.scan(path).group["image"].codecs
         assert codec.edge is None
+
+
+@pytest.mark.parametrize(("compression", "n_large"), [("zlib", 1), ("zstd", 1), ("lzw", 2)])
+def test_few_large_segments_are_decoded(tmp_path, monkeypatch, compression, n_large):
+    decoded = []
+    is_exact = probe._is_exact
+    monkeypatch.setattr(probe, "_is_exact", lambda *args: decoded.append(args) or is_exact(*args))
+    samples = np.arange(2048, dtype="u2") // 64 * np.ones((1200, 1), "u2")
+    counts = []
+    for tile in (1024, 256):
+        path = tmp_path / f"{tile}.tif"
+        options = {"tile": (tile, tile), "compression": compression}
+        with tifffile.TiffWriter(path, ome=True) as writer:
+            writer.write(samples, subifds=1, **options)
+            writer.write(samples[::2, ::2], subfiletype=1, **options)
+        decoded.clear()
+        references = tiffref.scan(path)
+        counts.append(len(decoded))
+        for level, name in enumerate(("image", "image_1")):
+            assert references.group[name].codecs == references.group["image"].codecs
+            with ZarrTiffStore(path, level=level) as store:
+                np.testing.assert_array_equal(store[...], samples[:: level + 1, :: level + 1])
+    assert counts[0] == n_large < counts[1]
 
 
 @pytest.mark.parametrize("compression", ["deflate", "zstd", "lzma"])

@@ -9,6 +9,7 @@ cannot distinguish them.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -65,6 +66,8 @@ _MAX_INLINED_BYTES = 1 << 20
 _MAX_PROBED_TILES = 16
 """Tiles to test if the right edge is too large to inline."""
 _MAX_DECODED_BYTES = 64 << 20
+_MAX_TESTED_BYTES = {"bytes": 1 << 20, "image": 1 << 17}
+"""Samples to decode for a test, if more than one segment is decoded; images decode more slowly."""
 _MAX_INLINED_STRIPS = 64
 _MAX_REQUESTS = 4
 """Strips to fetch from a server in order to use a portable codec."""
@@ -93,6 +96,7 @@ def checked_array(
     report: Report,
     *,
     allows_holes: bool = False,
+    is_overview: bool = False,
 ) -> Array:
     """Plan a level with a codec that decodes the tested segments.
 
@@ -107,6 +111,8 @@ def checked_array(
         Receives what was repaired.
     allows_holes
         Accept truncated segments that decode in part.
+    is_overview
+        The level is stored like the full image, of which large segments are tested.
 
     Raises
     ------
@@ -120,14 +126,14 @@ def checked_array(
     report_wrong_lengths(level, report)
     if plan.is_merged:
         return plan.array
-    probe = _Probe(level, file, report, allows_holes, plan.across_end)
+    probe = _Probe(level, file, report, allows_holes, is_overview, plan.across_end)
     if plan.past_end:
         short = plan_level(level, dims, is_short=True, is_native=is_native)
         return probe.with_empty_segments(short)
     array = probe.with_exact_lzw_ends(plan.array)
     whole = array if level.ifds[0].tile else probe.with_whole_strips(array)
     chosen = [] if whole is None else probe.choose(whole)
-    is_exact = whole is not None and probe.are_exact(whole, chosen)
+    is_exact = whole is not None and (_has_exact_ends(whole) or probe.are_exact(whole, chosen))
     if is_exact and whole is not None:
         array = whole
     else:
@@ -151,6 +157,7 @@ class _Probe:
     file: ImageFile
     report: Report
     allows_holes: bool
+    is_overview: bool
     across_end: Sequence[int]
 
     # ---- reading segments
@@ -160,12 +167,30 @@ class _Probe:
         if self.file.is_regular:
             return []
         manifest = array.manifest
-        places = {n: manifest.at(n) for n in _choose_irregular(manifest)}
+        places = {n: manifest.at(n) for n in self._irregular(array)}
         return [
             n
             for n, (source, offset, length) in places.items()
             if self.file.is_cached(manifest.sources[source].url, offset, length)
         ]
+
+    def _irregular(self, array: Array) -> list[int]:
+        """Choose the segments that are most likely irregular: last, shortest, first, longest.
+
+        Large ones are few, since decoding them takes longer than the rest of the scan.
+        """
+        manifest = array.manifest
+        here = np.flatnonzero(manifest.source >= 0)
+        n_bytes = math.prod(array.chunks) * array.dtype.itemsize
+        if not here.size or n_bytes > _MAX_DECODED_BYTES:
+            return []
+        length = manifest.length[here]
+        chosen = dict.fromkeys([here[-1], here[length.argmin()], here[0], here[length.argmax()]])
+        compression = _codecs(array)[0].compression
+        n_least = 0 if self.is_overview and compression != LZW else 1
+        limit = _MAX_TESTED_BYTES[compression_of(compression).kind]
+        n_tested = max(n_least, limit // max(1, n_bytes))
+        return sorted(map(int, itertools.islice(chosen, n_tested)))
 
     def read(self, array: Array, n: int) -> bytes:
         """Return the stored bytes of a segment, or those that are inlined for it."""
@@ -192,14 +217,15 @@ class _Probe:
         """Set `ends_exactly` in the codec of LZW segments if all chosen ones decode that way."""
         codec = _codecs(array)[0]
         is_lzw = codec.compression == LZW and len(array.codecs) == 1
-        chosen = _choose_irregular(array.manifest) if is_lzw else []
+        chosen = self._irregular(array) if is_lzw else []
         if not chosen or self.choose(array) != chosen:
             return array
         n_strips, n_last = split_strips(self.level.ifds[0], codec.shape[1])
         if n_last:
             column = array.manifest.source.copy()
             column[n_strips - 1 :: n_strips] = MISSING  # last strips are shorter
-            chosen = _choose_irregular(replace(array.manifest, source=column))
+            manifest = replace(array.manifest, source=column)
+            chosen = self._irregular(replace(array, manifest=manifest))
         exact = replace(array, codecs=(replace(codec, parameters={"ends_exactly": True}),))
         return exact if chosen and self.are_exact(exact, chosen) else array
 
@@ -519,6 +545,11 @@ def _codecs(array: Array) -> tuple[SegmentCodec, ...]:
     return cast("tuple[SegmentCodec, ...]", array.codecs)
 
 
+def _has_exact_ends(array: Array) -> bool:
+    """Return whether the segments were tested by `with_exact_lzw_ends`."""
+    return "ends_exactly" in _codecs(array)[0].parameters
+
+
 def _codec_at(array: Array, n: int) -> SegmentCodec:
     row = array.manifest.source[n]
     return _codecs(array)[array.manifest.sources[row].codec if row >= 0 else 0]
@@ -531,16 +562,6 @@ def _segment_error(
     source, _, length = array.manifest.at(n)
     url, tag = array.manifest.sources[max(0, source)].url, ", ".join([f"segment {n}", *tags])
     return error(what, url=url, tag=tag, got=f"{length} bytes")
-
-
-def _choose_irregular(manifest: Manifest) -> list[int]:
-    """Choose the chunks most likely to be irregular: first, last, shortest, longest."""
-    here = np.flatnonzero(manifest.source >= 0)
-    if not here.size:
-        return []
-    length = manifest.length[here]
-    chosen = {here[0], here[-1], here[int(length.argmin())], here[int(length.argmax())]}
-    return sorted(map(int, chosen))
 
 
 def _excludes_samples(codec: SegmentCodec, data: bytes, n_rows: int, following: bytes) -> bool:

@@ -496,20 +496,24 @@ def _plan_array(
     file: ImageFile, series: SeriesFacts, level: LevelFacts, name: LevelName, options: _Options
 ) -> Array:
     """Plan one level, and check the plan against some segments."""
-    report = options.report
+    report, ifd = options.report, level.ifds[0]
+    full = series.levels[0].ifds[0] if isinstance(series.levels[0], LevelFacts) else ifd
     array = checked_array(
-        level, name.dims, options.is_native, file, report, allows_holes=options.allow_holes
-    )
-    ifd = level.ifds[0]
+        level, name.dims, options.is_native, file, report, allows_holes=options.allow_holes,
+        is_overview=ifd is not full and _coding(ifd) == _coding(full),
+    )  # fmt: skip
     if ifd.dtype is None and level.offset.any() and 0 not in ifd.shape:
         got = f"{', '.join(map(str, ifd.bits))} bits, SampleFormat {ifd.sample_format}"
         what = "no dtype can hold these samples: the array is empty"
         report.add("BitsPerSample (258)", what, got=got)
     if options.fillvalue is not None and name.role == "image":
         return array.with_fill_value(options.fillvalue)
-    full = series.levels[0].ifds[0] if isinstance(series.levels[0], LevelFacts) else ifd
     # some overviews lack the tag
     return _with_nodata(array, ifd, ifd.tags.get(42113, full.tags.get(42113)), report)
+
+
+def _coding(ifd: IfdFacts) -> tuple[Any, ...]:
+    return ifd.compression, ifd.predictor, ifd.dtype, ifd.tile
 
 
 def _with_nodata(array: Array, ifd: IfdFacts, nodata: Any, report: Report) -> Array:
