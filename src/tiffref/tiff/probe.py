@@ -66,7 +66,7 @@ _MAX_INLINED_BYTES = 1 << 20
 _MAX_PROBED_TILES = 16
 """Tiles to test if the right edge is too large to inline."""
 _MAX_DECODED_BYTES = 64 << 20
-_MAX_TESTED_BYTES = {"bytes": 1 << 20, "image": 1 << 17}
+_MAX_TESTED_BYTES = {"bytes": 1 << 18, "image": 1 << 16}
 """Samples to decode for a test, if more than one segment is decoded; images decode more slowly."""
 _MAX_INLINED_STRIPS = 64
 _MAX_REQUESTS = 4
@@ -94,9 +94,9 @@ def checked_array(
     is_native: bool,
     file: ImageFile,
     report: Report,
+    full: Array | None = None,
     *,
     allows_holes: bool = False,
-    is_overview: bool = False,
 ) -> Array:
     """Plan a level with a codec that decodes the tested segments.
 
@@ -109,10 +109,11 @@ def checked_array(
         already fetched, apart from a few partial strips and those at the end of the file.
     report
         Receives what was repaired.
+    full
+        Array of the full image, if the level is an overview. If both have the same codec, of the
+        overview at most one segment is tested, and no large one.
     allows_holes
         Accept truncated segments that decode in part.
-    is_overview
-        The level is stored like the full image, of which large segments are tested.
 
     Raises
     ------
@@ -126,7 +127,8 @@ def checked_array(
     report_wrong_lengths(level, report)
     if plan.is_merged:
         return plan.array
-    probe = _Probe(level, file, report, allows_holes, is_overview, plan.across_end)
+    is_tested = full is not None and full.codecs == plan.array.codecs
+    probe = _Probe(level, file, report, allows_holes, is_tested, plan.across_end)
     if plan.past_end:
         short = plan_level(level, dims, is_short=True, is_native=is_native)
         return probe.with_empty_segments(short)
@@ -150,6 +152,7 @@ def checked_array(
 class _Probe:
     """Tests segments of a level, and changes its array accordingly.
 
+    `is_tested` is whether the codec of the level has decoded segments of the full image,
     `across_end` are segments whose byte counts reach past the end of the file.
     """
 
@@ -157,7 +160,7 @@ class _Probe:
     file: ImageFile
     report: Report
     allows_holes: bool
-    is_overview: bool
+    is_tested: bool
     across_end: Sequence[int]
 
     # ---- reading segments
@@ -177,7 +180,7 @@ class _Probe:
     def _irregular(self, array: Array) -> list[int]:
         """Choose the segments that are most likely irregular: last, shortest, first, longest.
 
-        Large ones are few, since decoding them takes longer than the rest of the scan.
+        Large ones are few: to decode one may take longer than all the rest of the scan.
         """
         manifest = array.manifest
         here = np.flatnonzero(manifest.source >= 0)
@@ -186,10 +189,9 @@ class _Probe:
             return []
         length = manifest.length[here]
         chosen = dict.fromkeys([here[-1], here[length.argmin()], here[0], here[length.argmax()]])
-        compression = _codecs(array)[0].compression
-        n_least = 0 if self.is_overview and compression != LZW else 1
-        limit = _MAX_TESTED_BYTES[compression_of(compression).kind]
-        n_tested = max(n_least, limit // max(1, n_bytes))
+        kind = compression_of(_codecs(array)[0].compression).kind
+        n_tested = _MAX_TESTED_BYTES[kind] // max(1, n_bytes)
+        n_tested = min(n_tested, 1) if self.is_tested else max(n_tested, 1)
         return sorted(map(int, itertools.islice(chosen, n_tested)))
 
     def read(self, array: Array, n: int) -> bytes:

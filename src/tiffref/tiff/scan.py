@@ -452,7 +452,8 @@ def _plan_arrays(
                     level, n_cut = without_truncated(level, file)
                 _check_planes(facts, series, level, options)
                 name = names[position, n]
-                arrays[position, n] = _plan_array(file, series, level, name, options)
+                full = arrays.get((position, 0))
+                arrays[position, n] = _plan_array(file, series, level, name, options, full)
             except TiffrefError as error:
                 error.url = error.url or facts.source.url
                 refusals.append(error)
@@ -493,14 +494,18 @@ def _report_refusals(
 
 
 def _plan_array(
-    file: ImageFile, series: SeriesFacts, level: LevelFacts, name: LevelName, options: _Options
+    file: ImageFile,
+    series: SeriesFacts,
+    level: LevelFacts,
+    name: LevelName,
+    options: _Options,
+    full_array: Array | None,
 ) -> Array:
     """Plan one level, and check the plan against some segments."""
     report, ifd = options.report, level.ifds[0]
-    full = series.levels[0].ifds[0] if isinstance(series.levels[0], LevelFacts) else ifd
     array = checked_array(
-        level, name.dims, options.is_native, file, report, allows_holes=options.allow_holes,
-        is_overview=ifd is not full and _coding(ifd) == _coding(full),
+        level, name.dims, options.is_native, file, report, full_array,
+        allows_holes=options.allow_holes,
     )  # fmt: skip
     if ifd.dtype is None and level.offset.any() and 0 not in ifd.shape:
         got = f"{', '.join(map(str, ifd.bits))} bits, SampleFormat {ifd.sample_format}"
@@ -508,12 +513,9 @@ def _plan_array(
         report.add("BitsPerSample (258)", what, got=got)
     if options.fillvalue is not None and name.role == "image":
         return array.with_fill_value(options.fillvalue)
+    full = series.levels[0].ifds[0] if isinstance(series.levels[0], LevelFacts) else ifd
     # some overviews lack the tag
     return _with_nodata(array, ifd, ifd.tags.get(42113, full.tags.get(42113)), report)
-
-
-def _coding(ifd: IfdFacts) -> tuple[Any, ...]:
-    return ifd.compression, ifd.predictor, ifd.dtype, ifd.tile
 
 
 def _with_nodata(array: Array, ifd: IfdFacts, nodata: Any, report: Report) -> Array:
