@@ -47,7 +47,7 @@ from ..errors import MalformedTiff, UnsupportedTiff
 from ..metadata.report import Report
 from ..model.array import Array
 from ..model.codec import SegmentCodec
-from ..model.manifest import MISSING, Manifest
+from ..model.manifest import MISSING
 from ..model.tiff_facts import LevelFacts
 from .byte_counts import (
     COUNTS,
