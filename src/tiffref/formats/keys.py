@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 BLOCK_ROWS = 65_536
 """Chunks per block: enough to amortize NumPy's cost per call, and about 10 MB of text."""
 
-FEW_ROWS = 64
+FEW_ROWS = 192
 """Rows up to which Python's own formatting is faster than NumPy's cost per call."""
 
 _MAX_DIGITS = 18
@@ -75,8 +75,9 @@ class KeyRule:
 
     def keys(self, grid: tuple[int, ...], flat: NDArray[np.integer]) -> list[str]:
         """Return the keys of chunks by their indices in C order."""
-        if len(flat) <= FEW_ROWS:
-            return [self.key(grid, number) for number in flat.tolist()]
+        if math.prod(grid) <= FEW_ROWS:
+            keys = self.all_keys(grid)
+            return [keys[number] for number in flat.tolist()]
         text = join_columns(len(flat), [*self.columns(grid, flat), b"\n"])
         return text.decode().split("\n")[:-1]
 
@@ -100,9 +101,10 @@ class KeyRule:
         return columns[:-1]
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=512)
 def _all_keys(lead: str, grid: tuple[int, ...], separator: str) -> list[str]:
-    return [lead + _format_index(grid, flat, separator) for flat in range(math.prod(grid))]
+    indices = itertools.product(*(map(str, range(n_chunks)) for n_chunks in grid))
+    return [lead + separator.join(index) for index in indices]
 
 
 def _format_index(grid: tuple[int, ...], flat: int, separator: str) -> str:

@@ -343,12 +343,12 @@ def find_links(sources: Iterable[Source]) -> dict[str, str]:
     for source in sources:
         if has_scheme(source.url):
             continue
-        real = path = os.path.abspath(source.url)  # noqa: PTH100
-        folder, name = os.path.split(path)
+        path = os.path.abspath(source.url)  # noqa: PTH100
+        name = os.path.basename(path)  # noqa: PTH119
+        folder = path.removesuffix(name)
         if folder not in folders:
-            folders[folder] = os.path.realpath(folder)
-        if folders[folder] != folder:
-            real = os.path.join(folders[folder], name)  # noqa: PTH118
+            folders[folder] = os.path.join(os.path.realpath(folder), "")  # noqa: PTH118
+        real = folders[folder] + name
         if os.path.islink(real):  # noqa: PTH114
             real = os.path.realpath(real)
         if real != path:
