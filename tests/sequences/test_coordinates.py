@@ -39,6 +39,9 @@ from tiffref.sequences.coordinates import Axis, join_axes, make_axis, order_axes
         ),
         ("t", ["100004.25"], "%H%M%S.%f", np.array(["1900-01-01T10:00:04.250"], "M8[ms]")),
         ("t", ["2022-5-6"], "%Y-%m-%d", np.array(["2022-05-06"], "M8[s]")),
+        ("t", ["18500101"], "%Y%m%d", np.array(["1850-01-01"], "M8[s]")),
+        ("t", ["9999"], "%Y", np.array(["9999-01-01"], "M8[s]")),
+        ("time", ["18500101"], None, np.array([18500101])),  # no likely time
         ("t", ["2024366"], "%Y%j", np.array(["2024-12-31"], "M8[s]")),
         ("t", ["2022129"], "%Y%j", np.array(["2022-05-09"], "M8[s]")),
         ("t", [3, 1], None, np.array([3, 1])),

@@ -128,7 +128,7 @@ def _parsers(name: str, kind: str | None) -> list[Any]:
         types: dict[str, Any] = {"str": str, "int": _to_int, "float": _to_float}
         return [types.get(kind) or (lambda text: _to_time(text, kind))]
     times = [*(_DIGIT_TIMES if name.lower() in _TIME_NAMES else ()), *_TIMES]
-    parsers: list[Any] = [lambda text, form=form: _to_time(text, form) for form in times]
+    parsers: list[Any] = [lambda text, form=form: _to_likely_time(text, form) for form in times]
     return [*parsers, _to_iso, _to_int, _to_float, str]
 
 
@@ -156,8 +156,6 @@ def _to_float(text: str) -> float:
 
 def _to_time(text: str, form: str) -> np.datetime64:
     moment = datetime.strptime(text, form)
-    if not 1900 <= moment.year <= 2200:
-        raise ValueError(text)  # eight digits, but not a plausible date
     # strptime reads 2024031 as 1 March, and day 366 of 2023 as 1 January 2024
     if "%j" in form and moment.strftime("%j") not in text:
         raise ValueError(text)
@@ -166,6 +164,14 @@ def _to_time(text: str, form: str) -> np.datetime64:
         if [len(run) for run in _DIGITS.findall(text)][: len(runs)] != runs:
             raise ValueError(text)
     return _to_datetime64(moment)
+
+
+def _to_likely_time(text: str, form: str) -> np.datetime64:
+    """Parse a time whose format nobody stated: eight digits can be another number."""
+    time = _to_time(text, form)
+    if not 1900 <= time.item().year <= 2200:
+        raise ValueError(text)
+    return time
 
 
 _ADJACENT = re.compile("%[a-zA-Z]%[a-zA-Z]")
