@@ -107,30 +107,6 @@ def test_read_ahead_shrinks_with_jumps():
     assert fs.n_bytes < 200_000
 
 
-def test_even_jumps_are_fetched_in_advance():
-    fs, source = remote(DATA)
-    step = 32 << 10
-    batches = []
-    fs.cat_ranges = lambda paths, starts, ends, on_error: (
-        batches.append(len(starts))
-        or [fs.cat_file("a", *one) for one in zip(starts, ends, strict=True)]
-    )
-    for start in range(0, 8 << 20, step):
-        assert source.read(start, 300) == DATA[start : start + 300]
-    assert sum(batches) > 150
-    assert len(batches) < 10
-    assert fs.n_bytes < 2 << 20
-
-
-def test_an_irregularity_ends_the_guessing():
-    fs, source = remote(DATA)
-    starts = [*range(0, 4 << 20, 32 << 10)]
-    far = np.cumsum(rng.integers(200_000, 600_000, 8)) + (4 << 20)
-    for start in [*starts, *far.tolist()]:
-        assert source.read(start, 300) == DATA[start : start + 300]
-    assert fs.n_bytes < 5 << 20
-
-
 def test_a_shorter_answer_is_an_error():
     fs, source = remote(DATA)
     fs.cat_file = lambda path, start, end: DATA[start : end - 1]

@@ -100,8 +100,9 @@ def spread(gaps: list[int], last: int = 0) -> bytes:
     return bytes(out)
 
 
-def test_evenly_spread_pages() -> None:
-    references, n_rounds, n_bytes = scan(spread([1 << 15] * 1000))
+@pytest.mark.parametrize("gap", [1 << 13, 1 << 15])
+def test_evenly_spread_pages(gap: int) -> None:
+    references, n_rounds, n_bytes = scan(spread([gap] * 1000))
     assert references.group["image"].shape == (1000, 16, 16)
     assert n_rounds <= 16
     assert n_bytes <= 1_100_000

@@ -1,8 +1,8 @@
 """Random access to remote objects through fsspec file systems.
 
 Reads byte ranges from any file system. Scans make many small reads, so `RemoteSource` caches byte
-ranges and reads ahead: a large first block, a read-ahead that grows while reads are sequential and
-shrinks when they jump, and, after a long run of equal strides, prefetching of the next ones.
+ranges and reads ahead: a large first block, then more while reads are sequential, and less when
+they jump.
 
 Reads fail if the object has changed since the scan. HTTP is read by `http`; S3, Google Cloud
 Storage and Azure by conditional requests through s3fs, gcsfs and adlfs, which retry by themselves.
@@ -18,7 +18,6 @@ from __future__ import annotations
 import bisect
 import contextlib
 import functools
-import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -180,12 +179,6 @@ _FIRST_BYTES = 1 << 16
 _MIN_READ_AHEAD_BYTES = 1 << 10
 _MAX_READ_AHEAD_BYTES = 1 << 22
 _LOOKBEHIND_BYTES = 1 << 9
-_SEQUENTIAL_GAP_BYTES = 1 << 12
-"""Largest gap between two reads that still count as sequential."""
-_MIN_STRIDES = 8
-"""Equal strides before the next reads are predicted; with fewer, ordinary files mispredict."""
-_MAX_PREDICTED = 128
-_MAX_UNUSED_BYTES = 1 << 20
 
 
 class RemoteSource(RemoteFile):
@@ -196,10 +189,6 @@ class RemoteSource(RemoteFile):
         self._starts: list[int] = []
         self._blocks: list[bytes] = []
         self._read_ahead = _FIRST_BYTES
-        self._run_starts: list[int] = []
-        self._run_lengths: list[int] = []
-        self._last_end = 0
-        self._unused: dict[int, int] = {}
         self.source, first = self._open()
         self.n_fetched = len(first)
         if first:
@@ -222,7 +211,6 @@ class RemoteSource(RemoteFile):
 
     def read(self, offset: int, length: int, expected: Source | None = None) -> bytes:
         length = max(0, min(length, self.size - offset))
-        self._record_read(offset, length)
         cached = self._find_block(offset, length)
         if cached is None:
             self._fetch_miss(offset, length)
@@ -255,7 +243,6 @@ class RemoteSource(RemoteFile):
         start, block = self._starts[index], self._blocks[index]
         if offset + length > start + len(block):
             return (offset, b"") if length == 0 else None
-        self._unused.pop(start, None)
         return start, block
 
     def _add_block(self, start: int, data: bytes) -> None:
@@ -269,27 +256,8 @@ class RemoteSource(RemoteFile):
             end += 1
         self._starts[index:end], self._blocks[index:end] = [start], [data]
 
-    def _record_read(self, offset: int, length: int) -> None:
-        """Record where runs of sequential reads start, and how long they are."""
-        is_sequential = self._run_starts and (
-            self._run_starts[-1] <= offset <= self._last_end + _SEQUENTIAL_GAP_BYTES
-        )
-        if is_sequential:
-            run_length = offset + length - self._run_starts[-1]
-            self._run_lengths[-1] = max(self._run_lengths[-1], run_length)
-        else:
-            self._run_starts = [*self._run_starts[-_MIN_STRIDES:], offset]
-            self._run_lengths = [*self._run_lengths[-_MIN_STRIDES:], length]
-        self._last_end = offset + length
-
     def _fetch_miss(self, offset: int, length: int) -> None:
         """Fetch a range that is not cached, and what will probably be read next."""
-        predicted, size = self._predict_reads(offset)
-        if predicted:
-            size = max(length, size)
-            self._fetch([(start, min(size, self.size - start)) for start in (offset, *predicted)])
-            self._unused.update((start, size) for start in predicted)
-            return
         after = bisect.bisect_right(self._starts, offset)
         cached_to = self._starts[after - 1] + len(self._blocks[after - 1]) if after else 0
         cached_from = self._starts[after] if after < len(self._starts) else self.size
@@ -301,18 +269,6 @@ class RemoteSource(RemoteFile):
         start = min(offset, max(cached_to, offset - _LOOKBEHIND_BYTES))
         end = max(offset + length, min(offset + self._read_ahead, cached_from))
         self._fetch([(start, end - start)])
-
-    def _predict_reads(self, offset: int) -> tuple[list[int], int]:
-        """Return offsets and length of the next reads if the last ones were evenly spaced."""
-        strides = {after - before for before, after in itertools.pairwise(self._run_starts)}
-        if len(self._run_starts) <= _MIN_STRIDES or len(strides) != 1:
-            return [], 0
-        (stride,) = strides
-        size = max(2 * max(self._run_lengths[:-1]), _MIN_READ_AHEAD_BYTES)
-        n_unused = sum(self._unused.values())
-        if self._run_starts[-1] != offset or stride <= size or n_unused > _MAX_UNUSED_BYTES:
-            return [], 0
-        return list(range(offset + stride, self.size - size, stride)[:_MAX_PREDICTED]), size
 
     def _fetch(self, ranges: Sequence[tuple[int, int]]) -> None:
         for (start, length), data in zip(ranges, self._read_many(ranges, self.source), strict=True):

@@ -60,7 +60,7 @@ _LOOP_DETECTED_AT = 100
 _MIN_BULK_WALK = 8
 """Local files: after this many IFDs, the rest of the chain is followed in one buffer."""
 _MIN_GAPS, _MAX_GAPS, _MAX_PREDICTED = 2, 65, 256
-_MIN_PREDICTED_GAP, _MIN_PREDICTED_BYTES = 1 << 15, 512
+_MIN_PREDICTED_GAP, _MIN_EVEN_GAP, _MIN_PREDICTED_BYTES = 1 << 15, 1 << 13, 512
 _MIN_SPREAD, _MAX_DRIFTS = 0.0003, 8
 """Least spread of the distances between IFDs, relative to their mean; the last ones, for drift."""
 _MAX_SLACK_BYTES = 1 << 17
@@ -559,12 +559,15 @@ class TiffReader:
             self._n_before_run = n_known
         gaps = np.diff(np.array(self._chain[-_MAX_GAPS:], np.float64))
         is_within = 0 < last.next_offset < self.size
-        if len(gaps) < _MIN_GAPS or not is_within or gaps.mean() < _MIN_PREDICTED_GAP:
+        if len(gaps) < _MIN_GAPS or not is_within:
             return
+        is_even = gaps.min() == gaps.max()
+        if gaps.mean() < (_MIN_EVEN_GAP if is_even else _MIN_PREDICTED_GAP):
+            return  # reading on takes fewer requests
         n_left = int((self.size - last.next_offset) / gaps.mean())
         n_ahead = max(5, 6 * (n_known - self._n_before_run) // 5)
         ahead = np.arange(min(n_left + 1, n_ahead, _MAX_PREDICTED))
-        least = _MIN_SPREAD * gaps.mean() if gaps.min() < gaps.max() else 0.0
+        least = 0.0 if is_even else _MIN_SPREAD * gaps.mean()
         spread = max(least, gaps.std(ddof=1) * (1 + 1 / len(gaps)))
         drifts = np.diff(gaps[-_MAX_DRIFTS:])
         drift = max(least, np.sqrt(np.mean(drifts**2)) * (1 + 1 / len(drifts)))
