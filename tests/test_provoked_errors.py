@@ -436,6 +436,9 @@ PYTHON = [
      "expected str or None"),
     ("scan('image.tif', allow_holes='no')", "SelectionError",
      "wrong type of the argument 'allow_holes' of tiffref.scan(), got str 'no', expected bool"),
+    ("scan('image.tif', key='12')", "SelectionError",
+     "wrong type of the argument 'key' of tiffref.scan(), got str '12', "
+     "expected int or slice or Sequence[int] or None"),
     ("scan('image.tif', level='0')", "SelectionError",
      "wrong type of the argument 'level' of tiffref.scan(), got str '0', expected int or None"),
     ("scan('image.tif').write_fsspec('a.json', url=5)", "SelectionError",
@@ -576,7 +579,9 @@ def test_arguments_of_the_right_types() -> None:
         assert (
             f("a", b, c=np.int16(1), d=np.bool_(True)) == f("a", b=b, c=np.float32(1), d=1) == "a"
         )
-    for given in ({"b": 3}, {"c": "1"}, {"d": "no"}, {"d": None}):
+    with pytest.raises(TypeError, match="positional"):
+        f("a", None, 3)  # type: ignore[misc]
+    for given in ({"b": 3}, {"b": "12"}, {"c": "1"}, {"d": "no"}, {"d": None}):
         with pytest.raises(
             tiffref.SelectionError, match=f"argument '{next(iter(given))}' of .*f()"
         ):

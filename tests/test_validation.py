@@ -521,6 +521,8 @@ def test_only_allowed_sources_are_opened(image: Path) -> None:
     document = json.loads(refs.read_text())
     document["refs"]["image/0.0.0"][0] = f"file://{image.parent}/../secret"
     assert codes(validate(document, sources=True, allow=[str(image.parent)])) == ["not-allowed"]
+    (finding,) = validate(document, allow="s3://bucket/data/").findings
+    assert finding.expected == "s3://bucket/data/"
 
 
 def test_unreachable_sources(image: Path) -> None:

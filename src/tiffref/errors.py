@@ -9,6 +9,7 @@ use it.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import difflib
 import errno
@@ -318,10 +319,18 @@ def _annotations(functions: Iterable[Callable[..., Any]]) -> dict[str, str]:
     return {p.name: str(p.annotation) for p in parameters if p.kind is not p.VAR_KEYWORD}
 
 
+class _Items(abc.ABC):  # noqa: B024 - decides by `__subclasshook__`
+    """What can be a sequence of arguments: lists, ranges, arrays, mappings; not text."""
+
+    @classmethod
+    def __subclasshook__(cls, kind: type) -> bool:
+        return hasattr(kind, "__iter__") and not issubclass(kind, str | bytes)
+
+
 _TYPES: dict[str, tuple[Any, ...]] = {
     "None": (types.NoneType,), "str": (str,), "int": (int, numbers.Integral),
     "float": (float, numbers.Real), "slice": (slice,), "Mapping": (dict, Mapping),
-    "Sequence": (Iterable,), "Callable": (Callable,), "Progress": (Callable,),
+    "Sequence": (_Items,), "Callable": (Callable,), "Progress": (Callable,),
 }  # fmt: skip
 """Name in an annotation -> the types that are accepted. Others, such as Any, are not checked here:
 paths and documents are where they are opened."""
@@ -369,11 +378,12 @@ def checks_arguments(
         function: Callable[_Arguments, _Result],
     ) -> Callable[_Arguments, _Result]:
         parameters = inspect.signature(function).parameters
+        positional = [name for name, p in parameters.items() if p.kind < p.VAR_POSITIONAL]
         takes_any = not further and any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
         @functools.wraps(function)
         def call(*args: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
-            given = dict(zip(parameters, args, strict=False)) | options
+            given = dict(zip(positional, args, strict=False)) | options
             if takes_any:
                 given = {name: value for name, value in given.items() if name in parameters}
             check_arguments(given, function, *further)

@@ -351,7 +351,7 @@ def validate(
     pixels: int | Literal["all"] = 0,
     storage_options: Mapping[str, Any] | None = None,
     source_options: Mapping[str, Any] | None = None,
-    allow: Sequence[str] | None = None,
+    allow: str | Sequence[str] | None = None,
 ) -> Report:
     """Check a reference document.
 
@@ -538,7 +538,9 @@ def _is_plain(array: Array) -> bool:
 # ---- sources
 
 
-def _check_allowed(references: References, allow: Sequence[str] | None, report: Report) -> bool:
+def _check_allowed(
+    references: References, allow: str | Sequence[str] | None, report: Report
+) -> bool:
     """Report sources outside the allowed addresses; return whether there are any."""
     if allow is None:
         return False
@@ -546,8 +548,9 @@ def _check_allowed(references: References, allow: Sequence[str] | None, report: 
     outside = [source.url for source in references.sources if not allowed.permits(source.url)]
     if outside:
         what = "a source is outside the allowed addresses; none was opened"
-        expected, n_more = " or ".join(allow), len(outside) - 1
-        report.add("not-allowed", what, got=outside[0], expected=expected, n_more=n_more)
+        report.add(
+            "not-allowed", what, got=outside[0], expected=allowed.listed, n_more=len(outside) - 1
+        )
     return bool(outside)
 
 
