@@ -194,6 +194,18 @@ def test_damaged_references_are_rebuilt(archive: Path, tmp_path: Path) -> None:
     assert catalog.build(archive, tmp_path / "c").scanned == 0  # nothing follows the torn line
 
 
+@pytest.mark.parametrize("format", ["json", "parquet"])
+def test_files_with_long_names(tmp_path: Path, format: str) -> None:
+    for n in range(2):
+        try:
+            write_image(tmp_path / "in" / f"{n}{'x' * 250}.tif", value=n)
+        except OSError:
+            pytest.skip("the file system takes no such names")
+    options: dict[str, Any] = {"stack": True, "stack_format": format}
+    summary = catalog.build(tmp_path / "in", tmp_path / "c", format=format, **options)
+    assert (summary.ok, summary.combined) == (2, 1)
+
+
 def test_every_executor_builds_the_same(archive: Path, tmp_path: Path) -> None:
     catalog.build(archive, tmp_path / "serial", stac=False)
     before = contents(tmp_path / "serial")

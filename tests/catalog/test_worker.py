@@ -74,6 +74,7 @@ def test_transient_errors(error: BaseException, passes: bool) -> None:
     ("url", "root", "expected"),
     [
         ("/d/a:b?.tif", "file:///d/", "references/a%3Ab%3F.tif.json"),
+        ("/d/{a}.tif", "file:///d/", "references/%7Ba%7D.tif.json"),
         ("/d/../x.tif", "file:///d/", "references/%2E%2E/x.tif.json"),
         ("/d/a//x.tif", "file:///d/", "references/a/x.tif.json"),
         ("/d/x.tif", "", "references/_elsewhere/file/d/x.tif.json"),

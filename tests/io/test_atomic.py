@@ -31,6 +31,21 @@ def test_a_file_is_replaced_after_the_last_piece(tmp_path: Path) -> None:
     assert [*tmp_path.iterdir()] == [path]
 
 
+@pytest.mark.parametrize("name", ["a" * 255, "\N{SATELLITE}" * 63])
+def test_names_as_long_as_file_systems_take(tmp_path: Path, name: str) -> None:
+    try:
+        (tmp_path / name).touch()
+    except OSError:
+        pytest.skip("the file system takes no such names")
+    (tmp_path / name).unlink()
+    write_atomic(tmp_path / name, [b"file"])
+    assert (tmp_path / name).read_bytes() == b"file"
+    (tmp_path / name).unlink()
+    with open_folder_atomic(tmp_path / name, "a") as folder:
+        (folder / "a").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == [name, "a"]
+
+
 def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "refs.json"
     path.write_bytes(b"old")

@@ -62,7 +62,9 @@ from .storage import Folder, Journal, checksum
 
 FORMATS: Mapping[str, str] = {"json": ".json", "parquet": ".parq"}
 """File name extension of each format of references."""
-_UNSAFE = re.compile(r'[\x00-\x1f%?*:"<>|\\\ud800-\udfff]')
+_UNSAFE = re.compile(r'[\x00-\x1f%?*:"<>|{}\\\ud800-\udfff]')
+"""Characters that some file systems reject; fsspec takes braces in paths of parquet references for
+fields of a template."""
 _MAX_NAME_BYTES = 240
 
 
@@ -176,7 +178,7 @@ def reference_path(url: str, root: str, suffix: str) -> str:
 
 
 def _safe(part: str) -> str:
-    """Escape characters that some file systems reject; distinct parts stay distinct."""
+    """Escape unsafe characters; distinct parts stay distinct."""
     if part in (".", ".."):
         return part.replace(".", "%2E")
     return _UNSAFE.sub(lambda match: f"%{ord(match[0]):02X}", part)

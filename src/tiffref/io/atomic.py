@@ -231,7 +231,8 @@ def put_folder(fs: Any, folder: Path, target: str) -> None:
 
 
 def _temporary_name(name: str) -> str:
-    return f".{name}.{secrets.token_hex(4)}.tmp"
+    # file systems limit names to 255 bytes, and a character has up to four
+    return f".{name[:32]}.{secrets.token_hex(4)}.tmp"
 
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
