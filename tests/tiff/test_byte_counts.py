@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -213,3 +214,30 @@ def test_segments_of_a_sparse_file_are_missing_without_a_word(tmp_path, compress
     path = tmp_path / "a.tif"
     write_unlocated(path, "no count and no offset", compression)
     tiffref.scan(path, strict=True)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compression", [1, 32773])
+@pytest.mark.parametrize("n_rows", [1, 2, 4, 8])
+def test_a_tile_that_is_cut_off_is_not_a_cropped_one(tmp_path, n_rows, compression, order):
+    """Two rows of the last tile have as many bytes as the two columns in the image."""
+    path, pixels = tmp_path / "a.tif", np.zeros((20, 18), "u1")
+
+    def encode(part):
+        rows = [row.tobytes() for row in part]
+        return b"".join(rows if compression == 1 else map(imagecodecs.packbits_encode, rows))
+
+    one = image(pixels, {259: compression}, tile=(16, 16), encode=encode, order=order)
+    one.lengths = [len(encode(NOISE))] * 4
+    one.segments = [encode(NOISE)] * 3 + [encode(NOISE[:n_rows])]
+    write_tiff(path, [one], order=order)
+    with pytest.raises(MalformedTiff):
+        tiffref.scan(path)
+    with pytest.warns(TruncationWarning):
+        references = tiffref.scan(path, allow_holes=True)
+    expected = np.block([[NOISE, NOISE[:, :2]], [NOISE[:4], np.zeros((4, 2), "u1")]])
+    with ZarrTiffStore(references) as store:
+        np.testing.assert_array_equal(store[...], expected)
+
+
+NOISE = np.random.default_rng(3).integers(1, 255, (16, 16)).astype("u1")

@@ -55,6 +55,7 @@ from .byte_counts import (
     SIZES,
     SURPLUS,
     bytes_to_next,
+    codec_at,
     fill_in_lengths,
     report_wrong_lengths,
 )
@@ -446,7 +447,7 @@ class _Probe:
         rows of truncated fax segments, and of those that only lack their checksum.
         """
         for n in self.across_end[:_MAX_CHECKED_ENDS]:
-            codec, cause = _codec_at(array, n), None
+            codec, cause = codec_at(_codec_at(array, n), self.level.ifds[0], n), None
             try:
                 data = self.read(array, n)
                 if not (runs_short(codec, data, self._n_rows(codec, n)) or lacks_end(codec, data)):
