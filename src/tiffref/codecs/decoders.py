@@ -534,7 +534,7 @@ def zstd(data: Any, buffer: Any) -> int:
         return len(imagecodecs.zstd_decode(data, out=buffer))
     except RuntimeError:
         frames = trim_zstd(bytes(data), buffer.size)
-        n_bytes = min(zstd_bound(frames), buffer.size + HARMLESS_BYTES)
+        n_bytes = min(zstd_bound(frames), 2 * buffer.size + HARMLESS_BYTES)
         return copy(imagecodecs.zstd_decode(frames, out=n_bytes), buffer)
 
 
