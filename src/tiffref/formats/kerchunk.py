@@ -197,7 +197,7 @@ def in_format(group: Group, zarr_format: int) -> list[tuple[str, Node]]:
             if isinstance(codec, ForeignCodec):
                 node = _array_in_format(path, node, codec, zarr_format)
             elif _is_plain_coordinate(node, codec):
-                node = _pack(node, zarr_format)
+                node = _pack(node, codec.dtype, zarr_format)
         nodes.append((path, node))
     return nodes
 
@@ -230,15 +230,15 @@ def _is_plain_coordinate(array: Array, codec: SegmentCodec) -> bool:
         array.manifest.shape == (1,)
         and array.shape[0] > _MIN_PACKED
         and len(array.manifest.inlined) == 1
-        and array.dtype.kind in "iuf"
+        and codec.dtype[1] in "iuf"
         and codec == plain_codec(array.shape[0], codec.dtype)
     )
 
 
-def _pack(array: Array, zarr_format: int) -> Array:
+def _pack(array: Array, dtype: str, zarr_format: int) -> Array:
     """Compress a coordinate by codecs that every reader of the Zarr format has."""
     pack = _packed if array.shape[0] <= _MAX_CACHED else _packed.__wrapped__
-    codec, manifest = pack(array.manifest.inlined[0], array.dtype, zarr_format)
+    codec, manifest = pack(array.manifest.inlined[0], dtype, zarr_format)
     return Array(
         array.shape, array.chunks, array.dtype, array.dims, (codec,), manifest,
         array.fill_value, array.attributes,
@@ -247,19 +247,20 @@ def _pack(array: Array, zarr_format: int) -> Array:
 
 @functools.lru_cache(maxsize=2048)  # tiles of a grid share coordinates
 def _packed(
-    data: bytes, dtype: np.dtype, zarr_format: int
+    data: bytes, dtype: str, zarr_format: int
 ) -> tuple[SegmentCodec | ForeignCodec, Manifest]:
     """Return the codec and the manifest of a compressed coordinate."""
-    n_values, little = len(data) // dtype.itemsize, dtype.newbyteorder("<").str
+    width = np.dtype(dtype).itemsize
+    shape = (len(data) // width,)
     codec: SegmentCodec | ForeignCodec
     if zarr_format == 3:
         # zlib is not a codec of v3: GDAL could not read the coordinates, nor georeference images
-        codec, packed = _zstd_codec(n_values, little), _compress_zstd(data)
+        codec, packed = _zstd_codec(*shape, dtype), _compress_zstd(data)
     else:
         # evenly spaced numbers differ little in their upper bytes: 100 000 take a few kilobytes
-        shuffled = np.frombuffer(data, "u1").reshape(-1, dtype.itemsize).T.tobytes()
-        codec, packed = _shuffle_codec(little), zlib.compress(shuffled, 1)
-    return codec, Array.from_chunk(packed, codec, (n_values,), dtype, ("",)).manifest
+        shuffled = np.frombuffer(data, "u1").reshape(-1, width).T.tobytes()
+        codec, packed = _shuffle_codec(dtype), zlib.compress(shuffled, 1)
+    return codec, Array.from_chunk(packed, codec, shape, np.dtype(dtype), ("",)).manifest
 
 
 def _compress_zstd(data: bytes) -> bytes:

@@ -13,7 +13,6 @@ import contextlib
 import errno
 import io
 import os
-import secrets
 import shutil
 import stat
 import tempfile
@@ -232,7 +231,7 @@ def put_folder(fs: Any, folder: Path, target: str) -> None:
 
 def _temporary_name(name: str) -> str:
     # file systems limit names to 255 bytes, and a character has up to four
-    return f".{name[:32]}.{secrets.token_hex(4)}.tmp"
+    return f".{name[:32]}.{os.urandom(4).hex()}.tmp"
 
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
