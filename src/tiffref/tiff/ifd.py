@@ -660,13 +660,13 @@ class TiffReader:
         """Prefetch IFDs together."""
         self.source.prefetch([(offset + self.base, 1 << 10) for offset in offsets])
 
-    def fetch_values(self, ifds: Iterable[Directory]) -> None:
-        """Prefetch the values of several IFDs that a scan reads together, unless they overlap."""
+    def fetch_values(self, ifds: Iterable[Directory], codes: frozenset[int]) -> None:
+        """Prefetch the values of some tags of several IFDs together, unless they overlap."""
         places = [
             (where + self.base, TYPE_SIZES[kind] * count)
             for ifd in ifds
             for code, (kind, count, where, data) in ifd.entries.items()
-            if data is None and code in _SCANNED_TAGS
+            if data is None and code in codes
         ]
         if sum(length for _, length in places) <= self._n_bytes_left:
             self.source.prefetch(places)
@@ -681,8 +681,8 @@ KIND_TAGS = DECODING_TAGS | {320, 33550, 33922, 34264, 34735, 34736, 34737, 4211
 """Decoding tags, and those of color tables, georeferencing, GDAL's metadata and nodata. IFDs with
 equal values share their facts."""
 NUMBER_TAGS = frozenset({*SEGMENT_OFFSETS, *SEGMENT_LENGTHS, SUB_IFDS})
-_SCANNED_TAGS = KIND_TAGS | NUMBER_TAGS | {270, 282, 283, 305, 65426, 65432}
-"""Those, texts, resolution, and the starts of tiles in NDPI."""
+SCANNED_TAGS = KIND_TAGS | NUMBER_TAGS | {282, 283, 305, 65426, 65432}
+"""Those, resolution, Software, and starts of tiles in NDPI; not descriptions, which may be long."""
 UNKNOWN_TYPE = "values have an unknown type"
 REPEATED = "the tag is repeated with another value; the first counts, as in libtiff"
 """Finding for a tag of unknown type, which readers must skip (TIFF 6.0)."""

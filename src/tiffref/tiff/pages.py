@@ -24,6 +24,7 @@ from .ifd import (
     KIND_TAGS,
     MAX_ENTRIES,
     NUMBER_TAGS,
+    SCANNED_TAGS,
     SEGMENT_LENGTHS,
     SEGMENT_OFFSETS,
     SUB_IFDS,
@@ -135,7 +136,7 @@ def _read_columns(pages: Pages) -> Columns:
         bulk = _BulkReader(reader, columns, keys, np.frombuffer(view, np.uint8))
         left = bulk.run(np.array(pages.offsets, np.int64)).tolist()
     elif not reader.source.is_local:
-        reader.fetch_values(map(pages.directory, left))
+        reader.fetch_values(map(pages.directory, left), SCANNED_TAGS)
     n_gathered = len(keys)
     for row in left:
         ifd = pages.directory(row)

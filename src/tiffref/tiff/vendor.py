@@ -99,8 +99,12 @@ class VendorFile(ImageFile):
         """
         reader = self.reader
         chain = reader.chain()
-        if not reader.source.is_local and Pages(reader).has_sub_ifds:  # fetches what all pages need
-            reader.fetch_sub_directories(filter(None, map(reader.directory, chain)))
+        if not reader.source.is_local:
+            ifds = [*filter(None, map(reader.directory, chain))]
+            if Pages(reader).has_sub_ifds:  # fetches what all pages need
+                reader.fetch_sub_directories(ifds)
+            if self.tif.is_qpi:
+                reader.fetch_values(ifds, frozenset({270}))
         try:
             if reader.has_loop:  # tifffile may follow it forever
                 raise ValueError("the chain of IFDs returns to an earlier one")
