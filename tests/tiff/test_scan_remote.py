@@ -111,7 +111,7 @@ def test_evenly_spread_pages(gap: int) -> None:
 @pytest.mark.parametrize(
     ("size", "most_rounds", "most_bytes"),
     [
-        (lambda n, noise: 200_000 + 20 * noise, 7, 200_000),
+        (lambda n, noise: 200_000 + 20 * noise, 7, 170_000),
         (lambda n, noise: 200_000 + 1000 * noise, 11, 1_200_000),
         (lambda n, noise: 200_000 + 40_000 * np.sin(n / 20) + 100 * noise, 15, 4_900_000),
         (lambda n, noise: 200_000 * np.exp(-n / 60) + 50 * noise, 14, 4_000_000),

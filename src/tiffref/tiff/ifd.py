@@ -61,7 +61,7 @@ _MIN_BULK_WALK = 8
 """Local files: after this many IFDs, the rest of the chain is followed in one buffer."""
 _MIN_GAPS, _MAX_GAPS, _MAX_PREDICTED = 2, 65, 256
 _MIN_PREDICTED_GAP, _MIN_EVEN_GAP, _MIN_PREDICTED_BYTES = 1 << 15, 1 << 13, 512
-_MIN_SPREAD, _MAX_DRIFTS = 0.0003, 8
+_MIN_SPREAD, _MAX_DRIFTS = 0.0002, 8
 """Least spread of the distances between IFDs, relative to their mean; the last ones, for drift."""
 _MAX_SLACK_BYTES = 1 << 17
 """Most bytes to either side of a predicted IFD: fetching them takes less time than a request."""
