@@ -24,7 +24,7 @@ import xarray as xr
 
 import tiffref
 from tiffref.cli import main
-from tiffref.errors import checks_arguments
+from tiffref.errors import checked
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -571,7 +571,7 @@ def test_arguments_of_a_wrong_type(
 
 
 def test_arguments_of_the_right_types() -> None:
-    @checks_arguments()
+    @checked()
     def f(a: str, b: Sequence[int] | None = None, *, c: int | float = 0, d: bool = False) -> str:
         return a
 

@@ -30,7 +30,7 @@ from .errors import (
     StaleSource,
     TiffrefError,
     UnsupportedTiff,
-    checks_arguments,
+    checked,
     warn,
 )
 from .formats.parquet import is_written_as_parquet
@@ -104,7 +104,7 @@ def _write(
         write_document(references, target, zarr_format=zarr_format, rename=rename, **options)
 
 
-@checks_arguments()
+@checked()
 def convert(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
@@ -155,7 +155,7 @@ def convert(
     return references
 
 
-@checks_arguments()
+@checked()
 def rewrite(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
@@ -247,7 +247,7 @@ class Refreshed:
     rescanned: tuple[str, ...]
 
 
-@checks_arguments()
+@checked()
 def refresh(
     document: str | os.PathLike[str],
     *,

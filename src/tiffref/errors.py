@@ -288,35 +288,20 @@ def check_arguments(given: Mapping[str, object], *functions: Callable[..., Any])
         If one has a type that its annotation excludes.
     """
     parameters = _parameters(functions)
-    for name, value in given.items():
-        if not isinstance(value, parameters.get(name, ())):
-            unknown = next((other for other in given if other not in parameters), name)
-            raise _argument_error(unknown, value, functions)
-
-
-def _argument_error(
-    name: str, value: object, functions: tuple[Callable[..., Any], ...]
-) -> SelectionError:
-    annotations = _annotations(functions)
-    if name not in annotations:
-        suggestion = did_you_mean(_SYNONYMS.get(name, name), annotations)
+    for name in (name for name in given if name not in parameters):
+        suggestion = did_you_mean(_SYNONYMS.get(name, name), parameters)
         documented = functions[-1] if is_dataclass(functions[-1]) else functions[0]
         hint = f"All are listed by help({_public_name(documented)})."
         what = f"{functions[0].__name__}() has no argument '{name}'"
-        return UnknownArgument(what, hint=f"{suggestion} {hint}" if suggestion else hint)
-    function = _public_name(functions[0]).removesuffix(".__init__")
-    return SelectionError(
-        f"wrong type of the argument '{name}' of {function}()",
-        got=f"{type(value).__name__} {reprlib.repr(value)}",
-        expected=annotations[name].replace(" | ", " or "),
-    )
-
-
-def _annotations(functions: Iterable[Callable[..., Any]]) -> dict[str, str]:
-    """Return the annotations of the parameters by name; the first function with a name decides."""
-    signatures = [inspect.signature(function) for function in reversed([*functions])]
-    parameters = (p for signature in signatures for p in signature.parameters.values())
-    return {p.name: str(p.annotation) for p in parameters if p.kind is not p.VAR_KEYWORD}
+        raise UnknownArgument(what, hint=f"{suggestion} {hint}" if suggestion else hint)
+    for name, value in given.items():
+        if not isinstance(value, parameters[name][1]):
+            function = _public_name(functions[0]).removesuffix(".__init__")
+            raise SelectionError(
+                f"wrong type of the argument '{name}' of {function}()",
+                got=f"{type(value).__name__} {reprlib.repr(value)}",
+                expected=parameters[name][0].replace(" | ", " or "),
+            )
 
 
 class _Items(abc.ABC):  # noqa: B024 - decides by `__subclasshook__`
@@ -337,16 +322,21 @@ paths and documents are where they are opened."""
 
 
 @functools.cache
-def _parameters(functions: tuple[Callable[..., Any], ...]) -> dict[str, tuple[Any, ...]]:
-    """Return the types that each parameter accepts."""
+def _parameters(
+    functions: tuple[Callable[..., Any], ...],
+) -> dict[str, tuple[str, tuple[Any, ...]]]:
+    """Return the annotation of each parameter, of the first function that has it, and its types."""
     import numpy as np
 
-    known = _TYPES | {"bool": (bool, numbers.Integral, np.bool_)}
-    accepted = {}
-    for name, annotation in _annotations(functions).items():
-        kinds = re.sub(r"\[.*?\]+(?= |$)", "", annotation).split(" | ")
-        accepted[name] = tuple(kind for text in kinds for kind in known.get(text, (object,)))
-    return accepted
+    known, found = _TYPES | {"bool": (bool, numbers.Integral, np.bool_)}, {}
+    for function in reversed(functions):
+        for name, parameter in inspect.signature(function).parameters.items():
+            annotation = str(parameter.annotation)
+            kinds = re.sub(r"\[.*?\]+(?= |$)", "", annotation).split(" | ")
+            accepted = tuple(kind for text in kinds for kind in known.get(text, (object,)))
+            if parameter.kind is not parameter.VAR_KEYWORD:
+                found[name] = annotation, accepted
+    return found
 
 
 def _public_name(item: Callable[..., Any]) -> str:
@@ -363,7 +353,7 @@ def _public_name(item: Callable[..., Any]) -> str:
     return f"{item.__module__}.{item.__qualname__}"
 
 
-def checks_arguments(
+def checked(
     *further: type,
 ) -> Callable[[Callable[_Arguments, _Result]], Callable[_Arguments, _Result]]:
     """Decorate a function to check its arguments with `check_arguments`.
@@ -374,9 +364,7 @@ def checks_arguments(
         Classes of its further options. Without any, a function with `**options` checks them itself.
     """
 
-    def decorate(
-        function: Callable[_Arguments, _Result],
-    ) -> Callable[_Arguments, _Result]:
+    def decorate(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
         parameters = inspect.signature(function).parameters
         positional = [name for name, p in parameters.items() if p.kind < p.VAR_POSITIONAL]
         takes_any = not further and any(p.kind is p.VAR_KEYWORD for p in parameters.values())

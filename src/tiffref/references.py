@@ -19,7 +19,7 @@ from .errors import (
     MetadataWarning,
     SelectionError,
     TiffrefError,
-    checks_arguments,
+    checked,
     no_such_index,
     warn,
 )
@@ -101,7 +101,7 @@ class References:
         """Return the references with more attributes at the root."""
         return replace(self, group=self.group.with_attributes(**attributes))
 
-    @checks_arguments()
+    @checked()
     def with_axes(self, axes: str | None) -> References:
         """Return the references with the axes of images in another order.
 
@@ -148,7 +148,7 @@ class References:
         """All files that contain chunks, with their state when they were scanned."""
         return tuple(self.group.sources().values())
 
-    @checks_arguments()
+    @checked()
     def to_kerchunk(
         self,
         zarr_format: int = 2,
@@ -190,7 +190,7 @@ class References:
         options = self._options(zarr_format, url, groupname, templatename, keep_signature)
         return kerchunk.to_kerchunk(version=version, **options)
 
-    @checks_arguments()
+    @checked()
     def write_fsspec(
         self,
         path: str | os.PathLike[str] | Any,
@@ -249,7 +249,7 @@ class References:
         kerchunk.write_json(path=path, version=version, storage_options=storage_options, **options)
 
     @classmethod
-    @checks_arguments()
+    @checked()
     def open(
         cls,
         document: Mapping[str, Any] | str | os.PathLike[str],
@@ -274,7 +274,7 @@ class References:
         return read_references(document, storage_options, allow)[0]
 
     @classmethod
-    @checks_arguments()
+    @checked()
     def from_kerchunk(
         cls,
         document: Mapping[str, Any] | str | os.PathLike[str],
@@ -305,7 +305,7 @@ class References:
         """
         return _read(read_document, document, storage_options, allow)[0]
 
-    @checks_arguments()
+    @checked()
     def to_parquet(
         self,
         path: str | os.PathLike[str],
@@ -350,7 +350,7 @@ class References:
         )
 
     @classmethod
-    @checks_arguments()
+    @checked()
     def from_parquet(
         cls,
         path: str | os.PathLike[str],
@@ -502,8 +502,8 @@ def _errors_of(document: Any) -> Iterator[None]:
 
 def _check_groupname(name: str | None) -> str:
     """Return the path of a group; "" is the root."""
-    path = name.strip("/") if isinstance(name, str) else name or ""
-    if path and (not isinstance(path, str) or is_bad_key(path)):
+    path = (name or "").strip("/")
+    if path and is_bad_key(path):
         raise SelectionError("not a groupname", got=repr(name), expected="names joined by '/'")
     return path
 
@@ -569,7 +569,7 @@ def select_levels(references: References, series: int | None, level: int | None)
     return replace(without_arrays(references, others), series=rows)
 
 
-def find_index(index: int, n: int, what: str) -> int:
+def find_index(index: int, n: int, what: str, url: str | None = None) -> int:
     """Return an index, which may be negative, as one from 0 to `n - 1`.
 
     Raises
@@ -580,7 +580,7 @@ def find_index(index: int, n: int, what: str) -> int:
     try:
         return range(n)[index]
     except (IndexError, TypeError):
-        raise no_such_index(what, index, n) from None
+        raise no_such_index(what, index, n, url) from None
 
 
 def level_paths(series: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -33,7 +33,7 @@ from .errors import (
     SourceError,
     StaleSource,
     TiffrefError,
-    checks_arguments,
+    checked,
 )
 from .formats.kerchunk_read import parse_document
 from .formats.load import check_kind, load_document
@@ -343,7 +343,7 @@ class Report:
                 raise finding.to_error(self.url)
 
 
-@checks_arguments()
+@checked()
 def validate(
     document: References | Mapping[str, Any] | str | os.PathLike[str],
     *,

@@ -23,13 +23,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..errors import (
-    CatalogError,
-    SelectionError,
-    check_arguments,
-    checks_arguments,
-    requires_extra,
-)
+from ..errors import CatalogError, SelectionError, check_arguments, checked, requires_extra
 from ..formats.summary import count, format_bytes
 from ..io.atomic import write_atomic
 from ..io.urls import check_address, has_scheme, local_path, shared_folder, to_document_url
@@ -461,7 +455,7 @@ class BuildOptions:
     keep_signature: bool = False
 
 
-@checks_arguments(BuildOptions)
+@checked(BuildOptions)
 def build(
     files: Any,
     output: str | os.PathLike[str],

@@ -20,7 +20,7 @@ from ..errors import (
     MissingSource,
     SelectionError,
     SourceError,
-    checks_arguments,
+    checked,
     did_you_mean,
     requires_extra,
     safe_cause,
@@ -47,7 +47,7 @@ _SHOWN_COLUMNS, _SHOWN_ROWS = ("url", "status", "shape", "dtype", "time"), 10
 _REQUIRED_COLUMNS = frozenset({"url", "status", "references", "time", "bounds", "bbox", "geometry"})
 
 
-@checks_arguments()
+@checked()
 def open_catalog(
     path: str | os.PathLike[str],
     storage_options: Mapping[str, Any] | None = None,
@@ -146,7 +146,7 @@ class Catalog:
         """Addresses of the files."""
         return self.table["url"].to_pylist()
 
-    @checks_arguments()
+    @checked()
     def query(
         self,
         *,

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from ..codecs.decode import SegmentDecoder, split_inlined, undo_transposes
 from ..codecs.foreign import decode_foreign
 from ..codecs.guard import check_expansion, min_stored_bytes
-from ..errors import checks_arguments
+from ..errors import SelectionError, checked
 from ..io.clients import after_fork
 from ..model.array import Array
 from ..model.codec import ForeignCodec, SegmentCodec
@@ -228,7 +228,7 @@ CACHE = ChunkCache(64 << 20)
 """The cache of this process."""
 
 
-@checks_arguments()
+@checked()
 def set_cache_size(max_bytes: int) -> None:
     """Set how many bytes of decoded chunks this process caches; 0 turns the cache off.
 
@@ -238,7 +238,7 @@ def set_cache_size(max_bytes: int) -> None:
         Size of the cache. The default is 64 MiB.
     """
     if max_bytes < 0:
-        raise ValueError(f"max_bytes is {max_bytes}, expected 0 or more")
+        raise SelectionError("invalid cache size", got=max_bytes, expected="0 or more")
     CACHE.resize(max_bytes)
 
 

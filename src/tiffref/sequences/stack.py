@@ -24,7 +24,7 @@ from ..errors import (
     SelectionError,
     StaleSource,
     check_arguments,
-    checks_arguments,
+    checked,
     first_few,
     warn,
 )
@@ -129,7 +129,7 @@ class SequenceOptions(AxisOptions):
     progress: Progress | bool | None = None
 
 
-@checks_arguments(SequenceOptions)
+@checked(SequenceOptions)
 def scan_sequence(
     files: Any,
     *,
@@ -397,7 +397,7 @@ def _finish(built: Sequence[References], zattrs: Mapping[str, Any]) -> Reference
     return References(Group(children, dict(zattrs)), series, axes=built[0].axes)
 
 
-@checks_arguments(SequenceOptions)
+@checked(SequenceOptions)
 def append_sequence(
     references: References | str | os.PathLike[str],
     files: Any,

@@ -21,7 +21,7 @@ from ..errors import (
     SelectionError,
     TiffrefError,
     TruncationWarning,
-    checks_arguments,
+    checked,
     no_such_index,
     warn,
 )
@@ -34,7 +34,7 @@ from ..metadata.report import Report
 from ..model.array import Array, check_zattrs
 from ..model.codec import SegmentCodec
 from ..model.tiff_facts import FileFacts, IfdFacts, LevelFacts, SeriesFacts
-from ..references import References
+from ..references import References, find_index
 from .byte_counts import without_truncated
 from .ifd import IfdFinding, TiffReader
 from .ome import Companion, OmeFile, is_companion, missing_members, ome_text
@@ -106,7 +106,7 @@ class _Options(ScanOptions):
         return self.chunkmode in ("0", "strile", "tile")
 
 
-@checks_arguments(ScanOptions)
+@checked(ScanOptions)
 def scan(
     source: Any,
     *,
@@ -215,9 +215,11 @@ def _scan(
     if is_first and has_sidecars(options.sidecars, source):
         facts = _with_sidecars(file, facts, options, opened)
     if options.level is not None:
-        n_levels = len(_pick(facts.series, 0, "series", file.url).levels)
+        n_levels = len(facts.series[find_index(0, len(facts.series), "series", file.url)].levels)
         for series_facts in facts.series[: len(listing.series)]:
-            _pick(series_facts.levels, options.level, "level", file.url)
+            series_facts.levels[
+                find_index(options.level, len(series_facts.levels), "level", file.url)
+            ]
         options.level += n_levels if options.level < 0 else 0
     is_whole = options.key is None and options.level in (None, 0)
     if listing.missing is not None and not options.allow_holes and is_whole:
@@ -346,7 +348,7 @@ def _select(
     listing = _list(file)
     if series is None:
         return listing
-    selected = _pick(listing.series, series, "series", file.url)
+    selected = listing.series[find_index(series, len(listing.series), "series", file.url)]
     first = range(len(listing.series))[series]
     if key is not None:
         return Listing([_planes_series(selected, key, file.url)], first=first)
@@ -365,13 +367,6 @@ def _is_mask(series: Series) -> bool:
     if series.kind not in ("geotiff", "generic") or level.error is not None:
         return False
     return bool(level.facts.subfile_type & MASK_BIT)
-
-
-def _pick(items: Sequence[Any], index: int, what: str, url: str) -> Any:
-    try:
-        return items[index]
-    except (IndexError, TypeError):
-        raise no_such_index(what, index, len(items), url) from None
 
 
 def _planes_series(series: Series, key: Any, url: str) -> Series:

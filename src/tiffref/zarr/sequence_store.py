@@ -23,7 +23,7 @@ from ..errors import (
     UnknownArgument,
     UnsupportedTiff,
     check_arguments,
-    checks_arguments,
+    checked,
     unreadable,
 )
 from ..model.array import Array, chunk_grid
@@ -188,7 +188,7 @@ class ZarrFileSequenceStore(ZarrStore):
         If files do not combine.
     """
 
-    @checks_arguments()
+    @checked()
     def __init__(
         self,
         files: Any,
@@ -282,12 +282,14 @@ def _scan_files(
 
 
 def _check_whole_files(mode: CHUNKMODE | None, options: Mapping[str, Any]) -> None:
-    given = {"chunkmode": mode, **{name: options.get(name) for name in ("key", "series", "level")}}
-    allowed = {"chunkmode": (None, CHUNKMODE.FILE), "key": (None,)}
-    for name, value in given.items():
-        if value not in allowed.get(name, (None, 0)):
-            raise SelectionError(
-                "files read by a function are always one chunk",
-                got=f"{name}={getattr(value, 'name', value)}",
-                expected="chunkmode='file', and no key, series or level",
-            )
+    kept = {
+        "chunkmode": (None, CHUNKMODE.FILE),
+        "key": (None,),
+        "series": (None, 0),
+        "level": (None, 0),
+    }
+    for name, values in kept.items():
+        value = mode if name == "chunkmode" else options.get(name)
+        if value not in values:
+            what, expected = "files read by a function are always one chunk", "chunkmode='file'"
+            raise SelectionError(what, got=f"{name}={value!r}", expected=expected)

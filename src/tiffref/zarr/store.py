@@ -22,13 +22,7 @@ from numpy.typing import NDArray
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 
-from ..errors import (
-    SelectionError,
-    UnknownArgument,
-    UnsupportedTiff,
-    check_arguments,
-    checks_arguments,
-)
+from ..errors import SelectionError, UnknownArgument, UnsupportedTiff, check_arguments, checked
 from ..formats.summary import ARRAY_HEADING, html_table, outline
 from ..io.progress import Progress, resolve_progress
 from ..model.array import Array, Group, check_zattrs
@@ -218,7 +212,7 @@ class ZarrStore(Store):
             return bytes(data)
         return self.read(key)
 
-    @checks_arguments()
+    @checked()
     def read(
         self,
         selection: Any = ...,
@@ -537,7 +531,7 @@ class ZarrTiffStore(ZarrStore):
         If there is no such series, level or page.
     """
 
-    @checks_arguments()
+    @checked()
     def __init__(
         self,
         tifffile: Any,
