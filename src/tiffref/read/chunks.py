@@ -238,7 +238,7 @@ def set_cache_size(max_bytes: int) -> None:
         Size of the cache. The default is 64 MiB.
     """
     if max_bytes < 0:
-        raise SelectionError("invalid cache size", got=max_bytes, expected="0 or more")
+        raise SelectionError(f"max_bytes is {max_bytes}", expected="0 or more")
     CACHE.resize(max_bytes)
 
 

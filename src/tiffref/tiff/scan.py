@@ -217,9 +217,7 @@ def _scan(
     if options.level is not None:
         n_levels = len(facts.series[find_index(0, len(facts.series), "series", file.url)].levels)
         for series_facts in facts.series[: len(listing.series)]:
-            series_facts.levels[
-                find_index(options.level, len(series_facts.levels), "level", file.url)
-            ]
+            find_index(options.level, len(series_facts.levels), "level", file.url)
         options.level += n_levels if options.level < 0 else 0
     is_whole = options.key is None and options.level in (None, 0)
     if listing.missing is not None and not options.allow_holes and is_whole:
