@@ -573,9 +573,11 @@ _WRITE_AGAIN = "Write the references again with tiffref scan or tiffref stack."
 
 def _scan_again(references: References, url: str, scan: _Scan) -> References:
     """Scan the only file again; keep attributes that were added to the root."""
+    from .tiff.scan import selection_of
+
     images = _dims_of_images(references)
     layout = "tree" if any("/" in path for path in images) else "dataset"
-    for new in scan(layout=layout):
+    for new in scan(layout=layout, **selection_of(references.series)):
         found = _dims_of_images(new)
         # the file may have got overviews
         if images.items() <= found.items() and found.keys() - images <= {

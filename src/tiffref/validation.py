@@ -234,6 +234,8 @@ class ReferenceDecoder:
 
         import zarr
 
+        from .tiff.scan import parse_pages
+
         try:
             with contextlib.ExitStack() as stack:
                 # with the limits and retries of a scan
@@ -244,7 +246,7 @@ class ReferenceDecoder:
                 if isinstance(level, str):
                     if math.prod(shape) * self.array.dtype.itemsize > _MAX_DECODED_BYTES:
                         return "a large selection of pages"
-                    return self._arrange(tif.asarray(key=_parse_key(level), series=series), "")
+                    return self._arrange(tif.asarray(key=parse_pages(level), series=series), "")
                 if series is None and len(tif.series) > 1:
                     return "the files have several images"
                 levels = tif.series[series or 0].levels
@@ -270,13 +272,6 @@ class ReferenceDecoder:
         if self.position is not None and apart is not None:
             pixels = pixels[(slice(None),) * apart + (self.position,)]
         return pixels if self.order is None else pixels.transpose(self.order)
-
-
-def _parse_key(text: str) -> slice | list[int]:
-    """Return the pages that the text of a key selects, such as "4,1" or "0:10:2"."""
-    if ":" in text:
-        return slice(*(int(part) if part else None for part in text.split(":")))
-    return [int(part) for part in text.split(",")]
 
 
 def _describe_failure(error: Exception) -> str:

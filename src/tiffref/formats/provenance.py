@@ -49,7 +49,7 @@ _MEMBERS = {"version", "sources", "seal", "series"}
 _COLUMNS = {"prefix", "url", _LINKS, *_FIELDS}
 _SEAL = re.compile("[0-9a-f]{64}")
 _SERIES = {"index": int, "kind": str, "name": str, "axes": str, "levels": list, "sequence": dict,
-           "damaged": str, "pages": str, "planes": str}  # fmt: skip
+           "damaged": str, "pages": str, "planes": str, "level": int}  # fmt: skip
 _LEVEL = {"path": str, "refused": str}
 _SEQUENCE = {"dims": list, "files": int, "pattern": _TEXT, "formats": dict, "concat": dict,
              "time_from": _TEXT, "n_holes": int, "unreadable": list}  # fmt: skip

@@ -228,7 +228,9 @@ def _scan(
     if damage:
         provenance[0]["damaged"] = damage
     if options.key is not None:
-        provenance[0]["pages" if options.series is None else "planes"] = _format_key(options.key)
+        provenance[0]["pages" if options.series is None else "planes"] = _format_pages(options.key)
+    if options.level:
+        provenance[0]["level"] = options.level
     group = describe(facts, names, arrays, options.report)
     return References(group, provenance), facts
 
@@ -411,12 +413,43 @@ def _indices(key: Any, n: int, url: str) -> list[int]:
     return indices
 
 
-def _format_key(key: int | slice | Sequence[int]) -> str:
+def _format_pages(key: int | slice | Sequence[int]) -> str:
     """Return the text of a key: "3", "4,1" or "0:10:2"."""
     if isinstance(key, slice):
         parts = (key.start, key.stop, key.step)
         return ":".join("" if part is None else str(int(part)) for part in parts)
     return ",".join(str(int(n)) for n in np.atleast_1d(key))  # type: ignore[arg-type]
+
+
+def parse_pages(text: str) -> slice | list[int]:
+    """Return the pages that a recorded key selects.
+
+    Parameters
+    ----------
+    text
+        Such as "4,1" or "0:10:2".
+    """
+    if ":" in text:
+        return slice(*(int(part) if part else None for part in text.split(":")))
+    return [int(part) for part in text.split(",")]
+
+
+def selection_of(series: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the options of `scan` that selected the pages or the level of a document.
+
+    Parameters
+    ----------
+    series
+        Its record of the series, as in `References`.
+    """
+    row = series[0] if series else {}
+    options = {"level": row["level"]} if "level" in row else {}
+    pages = row.get("pages", row.get("planes"))
+    if pages is not None:
+        options["key"] = parse_pages(pages)
+    if len(series) == 1 and row.keys() & {"level", "planes"}:
+        options["series"] = row["index"]
+    return options
 
 
 # ---- arrays
