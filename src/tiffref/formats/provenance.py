@@ -121,7 +121,7 @@ def _facts(source: Source, address: str, links: Mapping[str, str]) -> tuple[Any,
     Times and ETags depend on the server.
     """
     url, time = source.url, source.mtime
-    if url not in (address, from_document_url(address)) and address != to_document_url(url):
+    if address not in (url, f"file://{url}") and address != to_document_url(url):
         return source.size, None, None, None
     is_known = time is not None and time >= 0  # a file may be from before 1970
     return source.size, time if is_known else None, source.etag, links.get(url)
@@ -338,20 +338,22 @@ def digest_files(files: Mapping[str, Iterable[bytes]], record_size: int) -> Iter
 
 def find_links(sources: Iterable[Source]) -> dict[str, str]:
     """Return the real paths of local sources whose path leads through links, by their URL."""
-    folders: dict[str, str] = {}
+    folders: dict[str, tuple[str, str]] = {}
     links = {}
     for source in sources:
         if has_scheme(source.url):
             continue
-        path = os.path.abspath(source.url)  # noqa: PTH100
-        name = os.path.basename(path)  # noqa: PTH119
-        folder = path.removesuffix(name)
+        name = os.path.basename(source.url)  # noqa: PTH119
+        folder = source.url.removesuffix(name)
         if folder not in folders:
-            folders[folder] = os.path.join(os.path.realpath(folder), "")  # noqa: PTH118
-        real = folders[folder] + name
+            whole = os.path.abspath(folder)  # noqa: PTH100
+            # with a separator behind
+            folders[folder] = os.path.join(whole, ""), os.path.join(os.path.realpath(whole), "")  # noqa: PTH118
+        start, real_start = folders[folder]
+        real = real_start + name
         if os.path.islink(real):  # noqa: PTH114
             real = os.path.realpath(real)
-        if real != path:
+        if real != start + name:
             links[source.url] = real
     return links
 
