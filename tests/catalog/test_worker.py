@@ -15,6 +15,7 @@ import tiffref.catalog
 from tiffref.catalog.storage import LocalFolder
 from tiffref.catalog.worker import (
     Settings,
+    file_facts,
     is_transient,
     make_jobs,
     reference_path,
@@ -152,3 +153,13 @@ def test_a_file_that_was_cut_short_is_not_ok(tmp_path: Path, byteorder: str, big
     }  # fmt: skip
     assert all("truncated" in row["error"] for row in rows if row["status"] == "failed")
     assert (summary.ok, summary.failed) == (1, 2)
+
+
+def test_chunks_that_a_file_does_not_store_are_counted(tmp_path: Path) -> None:
+    tiles = (np.full((16, 16), 1, "u1") if n < 3 else None for n in range(8))
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
+        tif.write(tiles, shape=(32, 64), dtype="u1", tile=(16, 16), metadata=None)
+    references = tiffref.scan(tmp_path / "a.tif", chunkmode="tile")
+    facts = file_facts(references)
+    names = ("n_chunks", "missing_chunks", "stored_bytes", "largest_chunk")
+    assert [facts[name] for name in names] == [8, 5, 3 * 256, 256]

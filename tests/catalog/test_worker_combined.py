@@ -41,6 +41,18 @@ def test_a_set_that_does_not_combine_is_a_row(tmp_path: Path) -> None:
     assert again.combined == 2 and again.skipped == 2
 
 
+def test_sets_whose_keys_give_one_name(tmp_path: Path) -> None:
+    for n, site in enumerate(("a b", "a-b", "a#b")):
+        write_image(tmp_path / "in" / f"{site}_1.tif", value=n)
+    catalog.build(
+        tmp_path / "in" / "{site}_{n}.tif", tmp_path / "c", stack=True, group_by=["site"],
+        stack_format="json",
+    )  # fmt: skip
+    rows = catalog.open(tmp_path / "c").combined()
+    assert {row["keys"]["site"] for row in rows} == {"a b", "a-b", "a#b"}
+    assert len({row["path"] for row in rows}) == len(list((tmp_path / "c/combined").iterdir())) == 3
+
+
 def test_combined_sets_are_updated(tmp_path: Path) -> None:
     write_archive(tmp_path / "in", 5)
     options = {"stack": True, "stack_options": {"mosaic": True}, "stac": True}
