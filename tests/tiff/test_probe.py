@@ -393,6 +393,39 @@ def test_zeros_are_not_the_end_of_jpeg_2000(tmp_path, how, n_lost, order):
     np.testing.assert_array_equal(read(path), data)
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("lossless", [True, False])
+@pytest.mark.parametrize("how", MIDDLE)
+def test_zeros_are_not_the_end_of_webp(tmp_path, how, lossless, order):
+    path = tmp_path / "a.tif"
+    data = np.random.default_rng(3).integers(0, 99, (96, 96, 3), "u1")
+    how = {**how, "compression": "webp", "compressionargs": {"lossless": lossless, "level": 80}}
+    tifffile.imwrite(path, data, byteorder=order, metadata=None, photometric="rgb", **how)
+    tiffref.scan(path, strict=True).write_fsspec(tmp_path / "a.json")
+    whole, expected = path.read_bytes(), read(path)
+    with tifffile.TiffFile(path) as tif:
+        offset, count = tif.pages[0].dataoffsets, tif.pages[0].databytecounts
+    for n in (-1, 4):
+        end = offset[n] + count[n]
+        path.write_bytes(whole[: end - 150] + bytes(150) + whole[end:])  # never written
+        for name, options in (("a.tif", {}), ("a.json", {"verify": "never"})):
+            with pytest.raises(MalformedTiff, match=r"WebP|279.*excludes samples"):
+                read(tmp_path / name, **options)
+    path.write_bytes(whole + bytes(100))
+    shorten(path, -70, -1)  # a byte count that is too large
+    np.testing.assert_array_equal(read(path), expected)
+
+
+def test_a_whole_webp_stream_may_end_with_zeros():
+    codec = SegmentCodec((1, 512, 512, 3), "|u1", 50001)
+    data = np.random.default_rng(3).integers(0, 255, (512, 512, 3), "u1")
+    data[128:] = 7
+    stream = imagecodecs.webp_encode(data, lossless=False, level=100)
+    assert stream.endswith(bytes(16))
+    assert not runs_short(codec, stream, 512)
+    assert decode_segment(codec, stream)[0, -1, -1].tolist() == [7, 7, 7]
+
+
 @pytest.mark.filterwarnings("ignore:.*segments have more bytes")
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("constant", [True, False])

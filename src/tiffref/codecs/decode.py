@@ -53,10 +53,12 @@ from .guard import (
     HAVE_END,
     MAX_EXPANSION,
     START_OF_JPEG,
+    START_OF_WEBP,
     check_expansion,
     check_image,
     image_size,
     min_stored_bytes,
+    webp_end,
 )
 from .table import check_supported, compression_of
 from .unpack import FLOATING_POINT, NO_PREDICTOR, Layout, Shape, layout_of, stored_codec, unpredict
@@ -379,9 +381,10 @@ def runs_short(codec: SegmentCodec, data: bytes, n_rows: int) -> bool:
     if compression_of(codec.compression).kind != "image":
         return False
     has_end = find_end_check(codec)
-    start = _written_part(data) if has_end and not has_end(data) else bytes(data)
+    if has_end and not has_end(data):
+        return not _is_whole(data, lambda stream: _decodes_to(codec, stream, samples))
     tails = (in_first_bit_order(tail, codec.fill_order) for tail in _TAILS)
-    return not all(_decodes_to(codec, start + tail, samples) for tail in tails)
+    return not all(_decodes_to(codec, bytes(data) + tail, samples) for tail in tails)
 
 
 def decoder_name(codec: SegmentCodec) -> str:
@@ -409,9 +412,24 @@ def check_not_truncated(decode: Callable[[bytes], NDArray], data: Any, image: ND
     ValueError
         If its decoder made up samples.
     """
-    start = _written_part(data)
-    if not all(np.array_equal(decode(start + tail), image) for tail in _TAILS):
+
+    def is_same(stream: bytes) -> bool:
+        try:
+            return np.array_equal(decode(stream), image)
+        except DECODING_ERRORS:
+            return False
+
+    if not _is_whole(data, is_same):
         raise ValueError("the stream ends before its last sample")
+
+
+def _is_whole(data: Any, is_same: Callable[[bytes], bool]) -> bool:
+    """Return whether a stream without its end has all samples, by those of changed streams."""
+    if data[:4] == START_OF_WEBP:  # a complete stream is read to its end
+        start = bytes(data[: webp_end(data) - 8])
+        return not all(is_same(start + tail[:8]) for tail in _TAILS[:3])
+    start = _written_part(data)
+    return all(is_same(start + tail) for tail in _TAILS)
 
 
 _MAX_LAST_ZEROS = 4

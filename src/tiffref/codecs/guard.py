@@ -301,15 +301,29 @@ def _has_jpegxr_end(data: Any) -> bool:
     return max(image + n_image, end_of_alpha) <= len(data)
 
 
+START_OF_WEBP = b"RIFF"
+
+
+def webp_end(data: Any) -> int:
+    """Return where a WebP stream ends, by its header."""
+    return 8 + int.from_bytes(data[4:8], "little")
+
+
+def _has_webp_end(data: Any) -> bool:
+    """Return whether a WebP stream ends in other bytes than zeros, as nearly all do."""
+    return data[:4] != START_OF_WEBP or any(data[: webp_end(data)][-16:])
+
+
 HAVE_END: dict[str, Callable[[Any], bool]] = {
     "jpeg": _has_jpeg_end,
     "jpegxr": _has_jpegxr_end,
     "jpeg2k": _has_jpeg_end,
+    "webp": _has_webp_end,
 }
 """Name of a decoder that makes up what a truncated stream lacks -> whether a stream has its end.
 
-That of JPEG 2000 does so only if zeros take its place. JPEG XR has no marker of its end, and stores
-flat areas as zeros.
+Those of JPEG 2000 and WebP do so only if zeros take its place. JPEG XR has no marker of its end,
+and stores flat areas as zeros.
 """
 
 
