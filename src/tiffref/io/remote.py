@@ -195,14 +195,8 @@ class RemoteSource(RemoteFile):
             self._add_block(0, first)
 
     def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
-        missing = sorted(
-            {
-                (offset, min(length, self.size - offset))
-                for offset, length in ranges
-                if offset < self.size
-                and self._find_block(offset, min(length, self.size - offset)) is None
-            }
-        )
+        spans = {(start, min(n, self.size - start)) for start, n in ranges if start < self.size}
+        missing = sorted(span for span in spans if not self.is_cached(*span))
         if len(missing) > 1:
             self._fetch(_merge_ranges(missing))
 
@@ -327,18 +321,13 @@ def find_range_reader(fs: Any) -> _RangeReader | None:
 
 def _find_fetch(fs: Any) -> Callable[..., Any] | None:
     """Return the function that reads a range of an object together with its state, if any."""
-    if not hasattr(fs, "split_path"):
-        return None
-    if hasattr(fs, "_call_s3"):
-        return _fetch_s3
-    return _fetch_azure if hasattr(fs, "service_client") else None
+    fetch = _fetch_s3 if hasattr(fs, "_call_s3") else _fetch_azure
+    is_known = hasattr(fs, "_call_s3") or hasattr(fs, "service_client")
+    return fetch if is_known and hasattr(fs, "split_path") else None
 
 
 def _open_object(fs: Any, path: str, url: str) -> tuple[Source, bytes] | None:
-    """Return state and first bytes of an object by one request; None if there is no such object.
-
-    It may be empty, or a folder.
-    """
+    """Return state and first bytes of an object by one request; None if it is empty or a folder."""
     fetch = _find_fetch(fs)
     if fetch is None:
         return None
@@ -349,21 +338,18 @@ def _open_object(fs: Any, path: str, url: str) -> tuple[Source, bytes] | None:
     except client_errors():
         return None
     unit, _, total = span.rpartition("/")
-    if not unit.startswith("bytes 0-") or len(data) != min(int(total), _FIRST_BYTES):
-        return None
-    return source_from_info(url, {**info, "size": int(total)}), data
+    size = int(total) if total.isdecimal() and unit.startswith("bytes 0-") else -1
+    is_right = len(data) == min(size, _FIRST_BYTES)
+    return (source_from_info(url, {**info, "size": size}), data) if is_right else None
 
 
 def _fetch_all(
     fetch: Callable[..., Any], fs: Any, path: str, url: str, ranges: _Ranges, etag: str | None
 ) -> list[tuple[Mapping[str, Any], str, bytes]]:
     """Fetch ranges of an object concurrently."""
-
-    def fetch_one(offset: int, length: int | None) -> Any:
-        return fetch(fs, path, offset, length, etag)
-
     n_bytes = sum(length or UNKNOWN_SIZE_BYTES for _, length in ranges)
-    return run_coroutine(fs, with_timeout, url, time_limit_s(n_bytes), gather, fetch_one, ranges)
+    calls = partial(fetch, fs, path, etag), ranges
+    return run_coroutine(fs, with_timeout, url, time_limit_s(n_bytes), gather, *calls)
 
 
 def _read_verified(
@@ -395,7 +381,7 @@ def _read_verified(
 
 
 async def _fetch_s3(
-    fs: Any, path: str, offset: int, length: int | None, etag: str | None
+    fs: Any, path: str, etag: str | None, offset: int, length: int | None
 ) -> tuple[Mapping[str, Any], str, bytes]:
     """Return information, Content-Range, and bytes of an object; without a range, its length."""
     bucket, key, version = fs.split_path(path)
@@ -410,7 +396,7 @@ async def _fetch_s3(
 
 
 async def _fetch_azure(
-    fs: Any, path: str, offset: int, length: int | None, etag: str | None
+    fs: Any, path: str, etag: str | None, offset: int, length: int | None
 ) -> tuple[Mapping[str, Any], str, bytes]:
     """Return information, Content-Range, and bytes of a blob."""
     from azure.core import MatchConditions
