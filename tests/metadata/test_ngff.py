@@ -312,18 +312,22 @@ GOOD = {"name": "a", "axes": [{"name": "c"}], "datasets": [{"path": "a"}], "posi
 @pytest.mark.parametrize(
     "change",
     [{"name": 3}, {"axes": None}, {"axes": [{"name": "r"}]}, {"axes": [3]}, {"datasets": "a"},
-     {"datasets": [{"path": "b"}]}, {"positions": "c"}, {"positions": ["r"]}, {"positions": "q"}],
+     {"datasets": [{"path": "b"}]}, {"datasets": [{"path": "a"}, {"path": "short"}]},
+     {"positions": "c"}, {"positions": ["r"]}, {"positions": "q"}],
     ids=str,
 )  # fmt: skip
 def test_invalid_positions_of_other_programs_are_ignored(change):
     manifest = Manifest.from_columns((2, 1), (Source("/a.tif"),), [0, 3], [3, 3])
     codec = plain_codec(3, "|u1")
     array = Array((2, 3), (1, 3), np.dtype("u1"), ("r", "c"), (codec,), manifest)
+    one = Manifest.from_columns((1, 1), (Source("/a.tif"),), [0], [3])
+    short = Array((1, 3), (1, 3), np.dtype("u1"), ("r", "c"), (codec,), one)
 
     def group(entry):
-        return Group({"a": array}, {"ngff": json.dumps({"multiscales": [entry]})})
+        arrays = {"a": array, "short": short}
+        return Group(arrays, {"ngff": json.dumps({"multiscales": [entry]})})
 
-    assert [*split_positions(group(GOOD), ())[0].children] == ["a_r0", "a_r1"]
+    assert [*split_positions(group(GOOD), ())[0].children] == ["short", "a_r0", "a_r1"]
     root = group({**GOOD, **change})
     assert split_positions(root, ()) == (root, ())
     assert References(root).to_kerchunk(3)["refs"]["a/zarr.json"]

@@ -270,6 +270,7 @@ def _is_splittable(entry: Any, arrays: Mapping[str, Array]) -> bool:
             isinstance(entry["name"], str)
             and names == sorted(levels[0].dims)
             and all(split_chunks(array, dim) for array in levels)
+            and len({array.sizes[dim] for array in levels}) == 1
         )
     except (KeyError, TypeError, ValueError):  # possible in foreign documents
         return False
