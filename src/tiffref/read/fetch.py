@@ -37,7 +37,7 @@ from ..io.source import (
     wrong_length_error,
 )
 from ..io.urls import local_path
-from ..model.manifest import INLINED, MISSING, OBJECT_SCHEME, Manifest, Source
+from ..model.manifest import OBJECT_SCHEME, Manifest, Source
 from ..references import References
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 VERIFY = ("first", "always", "never")
 _CHECK_LIFETIME_S = 2.0
 """How long a check is valid for sources whose reads do not verify them."""
+_MAX_PLANE_CHUNKS = 1 << 14
+"""Chunks of a plane in which the file of a missing chunk is searched, in 0.1 ms."""
 _MAX_OPEN = 128
 """Files that all stores of a process keep open; the usual limit of descriptors is 1024."""
 
@@ -224,15 +226,18 @@ class Fetcher:
     def check_missing(self, manifest: Manifest, flat: NDArray[np.int64]) -> None:
         """Check the files of missing chunks, which may have been written since the scan.
 
-        A chunk belongs to the only file of its plane (the last two axes); if there are several, its
-        file is not known. Errors as in `read`.
+        A chunk belongs to the only file of its plane (the last two axes). If there are several, as
+        in mosaics, or too many chunks, its file is not known. Errors as in `read`.
         """
-        found = [set(range(len(manifest.sources)))]
-        if len(manifest.sources) > 1:
-            n_chunks = math.prod(manifest.shape[-2:])
-            planes = np.unique(flat // n_chunks)[:, None] * n_chunks + np.arange(n_chunks)
-            found = [set(manifest.take(plane)[0].tolist()) - {MISSING, INLINED} for plane in planes]
-        for row in {row for rows in found if len(rows) == 1 for row in rows}:
+        files = {0} if len(manifest.sources) == 1 else set()
+        n_chunks = math.prod(manifest.shape[-2:])
+        if len(manifest.sources) > 1 and n_chunks <= _MAX_PLANE_CHUNKS:
+            for n in np.unique(flat // n_chunks).tolist():
+                rows, *_ = manifest.take(np.arange(n * n_chunks, (n + 1) * n_chunks))
+                rows = rows[rows >= 0]
+                if rows.size and rows.min() == rows.max():
+                    files.add(int(rows[0]))
+        for row in files:
             source = manifest.sources[row]
             if not _has_state(source):
                 continue
