@@ -468,10 +468,6 @@ def _write_tiff(
     return bytes(file)
 
 
-_MAX_SURPLUS_BYTES = 1 << 20
-"""Decoded bytes behind a segment that are checked."""
-
-
 def copy(data: Any, buffer: NDArray[np.uint8]) -> int:
     """Copy uncompressed bytes."""
     stored = np.frombuffer(data, np.uint8)[: buffer.size]
@@ -487,8 +483,8 @@ def deflate(data: Any, buffer: Any) -> int:
         # libdeflate has the same error for "longer than the buffer", "no checksum" and garbage
         inflater = zlib.decompressobj()
         n_bytes = copy(inflater.decompress(data, buffer.size) if buffer.size else b"", buffer)
-        # damage before it may show only there, by the checksum at the latest
-        surplus = inflater.decompress(inflater.unconsumed_tail, _MAX_SURPLUS_BYTES)
+        # damage before it may show only in the next MiB, by the checksum at the latest
+        surplus = inflater.decompress(inflater.unconsumed_tail, 1 << 20)
         if surplus and not (inflater.eof or inflater.unconsumed_tail):
             raise ValueError("the stream is longer than its segment, and has no end") from None
         return n_bytes
@@ -500,10 +496,7 @@ def lzw(data: Any, buffer: Any) -> int:
 
 
 def packbits(data: Any, buffer: Any) -> int:
-    """Decode PackBits (TIFF 6.0, section 9); bytes after the last row are ignored, as in libtiff.
-
-    The last run may reach past it.
-    """
+    """Decode PackBits (TIFF 6.0, section 9) up to the last row; its last run may be longer."""
     try:
         return len(imagecodecs.packbits_decode(data, out=buffer))
     except RuntimeError:
