@@ -178,7 +178,7 @@ def _values_of(codec: SegmentCodec | ForeignCodec) -> str:
     1, 1.0 and true are equal in Python, but different in JSON.
     """
     if isinstance(codec, ForeignCodec):
-        return codec.text
+        return repr(codec.metadata)
     return repr(codec.parameters) if codec.parameters else ""
 
 

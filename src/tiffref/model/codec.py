@@ -140,11 +140,6 @@ class ForeignCodec:
 
     zarr_format: int
     metadata: Mapping[str, Any]
-    text: str = field(init=False, repr=False, compare=False)
-    """`metadata` as text, in which 1, 1.0 and true are different."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "text", repr(self.metadata))
 
     def __hash__(self) -> int:
         return hash(self.zarr_format)

@@ -192,14 +192,14 @@ def scan(
 
 def scan_with_facts(source: Any, **options: Any) -> tuple[References, FileFacts]:
     """Scan a file like `scan`, and also return the facts read from its tags."""
-    checked = _Options(**options)
+    settings = _Options(**options)
     opened: list[Any] = []
     # as text, tifffile's objects read all of the file
     name = source if isinstance(source, str | PathLike) else "an open file"
-    with scan_progress(checked.progress, f"scanning {name}") as counts:
+    with scan_progress(settings.progress, f"scanning {name}") as counts:
         try:
-            file = _open(source, checked.storage_options, opened, counts)
-            return _scan(source, file, checked, opened)
+            file = _open(source, settings.storage_options, opened, counts)
+            return _scan(source, file, settings, opened)
         finally:
             for one in reversed(opened):
                 one.close()
