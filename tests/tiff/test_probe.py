@@ -879,6 +879,10 @@ def test_few_large_segments_are_decoded(tmp_path, monkeypatch, compression, n_la
             with ZarrTiffStore(path, level=level) as store:
                 np.testing.assert_array_equal(store[...], samples[:: level + 1, :: level + 1])
     assert counts[0] == n_large < counts[1]
+    decoded.clear()
+    monkeypatch.setattr(probe, "_MAX_STORED_BYTES", 10)
+    tiffref.scan(path)
+    assert not decoded
 
 
 @pytest.mark.parametrize("compression", ["deflate", "zstd", "lzma"])

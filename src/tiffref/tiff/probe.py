@@ -67,6 +67,8 @@ _MAX_INLINED_BYTES = 1 << 20
 _MAX_PROBED_TILES = 16
 """Tiles to test if the right edge is too large to inline."""
 _MAX_DECODED_BYTES = 64 << 20
+_MAX_STORED_BYTES = 8 << 20
+"""Segments of a level are not decoded for a test if one is larger."""
 _MAX_TESTED_BYTES = {"bytes": 1 << 18, "image": 1 << 16}
 """Samples to decode for a test, if more than one segment is decoded; images decode more slowly."""
 _MAX_INLINED_STRIPS = 64
@@ -186,9 +188,9 @@ class _Probe:
         manifest = array.manifest
         here = np.flatnonzero(manifest.source >= 0)
         n_bytes = math.prod(array.chunks) * array.dtype.itemsize
-        if not here.size or n_bytes > _MAX_DECODED_BYTES:
-            return []
         length = manifest.length[here]
+        if not here.size or length.max() > _MAX_STORED_BYTES:
+            return []
         chosen = dict.fromkeys([here[-1], here[length.argmin()], here[0], here[length.argmax()]])
         kind = compression_of(_codecs(array)[0].compression).kind
         n_tested = _MAX_TESTED_BYTES[kind] // max(1, n_bytes)
