@@ -30,7 +30,7 @@ from ..formats.load import read_file
 from ..io.allow import is_own_seal, make_seal
 from ..io.clients import client_errors, url_to_fs
 from ..metadata.cf import parse_date
-from ..metadata.geokeys import bounds_of
+from ..metadata.geokeys import Affine, bounds_of
 from .storage import STATE
 
 if TYPE_CHECKING:
@@ -488,7 +488,7 @@ def add_location(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _locate(crs: str | None, transform: Any, raster: Any) -> dict[str, Any]:
+def _locate(crs: str | None, transform: Affine, raster: tuple[int, int]) -> dict[str, Any]:
     """Return bounds and footprint; cached because many files of an archive share a place."""
     location = _footprint_columns(footprint(crs, transform, raster))
     return {"bounds": bounds_of(transform, raster), **location}

@@ -27,10 +27,10 @@ from ..model.manifest import has_zeros
 from ..model.tiff_facts import IfdFacts, LevelFacts
 from .plan import (
     bytes_to_end,
+    count_rows,
     is_uncompressed,
     segment_codec,
     source_sizes,
-    split_strips,
     stored_bytes,
 )
 from .series import ImageFile
@@ -83,7 +83,7 @@ def _is_cut(level: LevelFacts, file: ImageFile) -> NDArray[np.bool_]:
     is_read = (level.length > available) & (available > 0) & (level.offset > 0) & ~is_plain
     for page, n in np.argwhere(is_read).tolist():
         ifd = level.ifds[level.ifd[page]]
-        codec = accepting_truncated(codec_at(segment_codec(ifd, is_short=True), ifd, n))
+        codec = accepting_truncated(codec_of_cut(segment_codec(ifd, is_short=True), ifd, n))
         if compression_of(codec.compression).decode is not None:
             url = level.sources[level.source[page]].url
             data = file.read_segment(url, int(level.offset[page, n]), int(available[page, n]))
@@ -91,15 +91,14 @@ def _is_cut(level: LevelFacts, file: ImageFile) -> NDArray[np.bool_]:
     return is_cut
 
 
-def codec_at(codec: SegmentCodec, ifd: IfdFacts, n: int) -> SegmentCodec:
+def codec_of_cut(codec: SegmentCodec, ifd: IfdFacts, n: int) -> SegmentCodec:
     """Return the codec of a segment that the end of the file cuts.
 
     It may have as many bytes as a cropped one elsewhere; only the last strip of a plane is shorter.
     """
-    n_strips, n_last = split_strips(ifd, codec.shape[1])
-    is_last = n_last and n % n_strips == n_strips - 1
+    is_short = count_rows(ifd, codec, n) < codec.shape[1]
     is_image = compression_of(codec.compression).kind == "image"
-    return codec if is_last or is_image else replace(codec, edge=None)
+    return codec if is_short or is_image else replace(codec, edge=None)
 
 
 def _has_one_strip(level: LevelFacts) -> bool:

@@ -60,6 +60,13 @@ def split_strips(ifd: IfdFacts, n_rows: int) -> tuple[int, int]:
     return -(-ifd.shape[2] // n_rows), 0 if ifd.tile else ifd.shape[2] % n_rows
 
 
+def count_rows(ifd: IfdFacts, codec: SegmentCodec, n: int) -> int:
+    """Return the number of rows of a segment; the last strip of a plane may have fewer."""
+    n_strips, n_last = split_strips(ifd, codec.shape[1])
+    is_partial = n_last and n % n_strips == n_strips - 1
+    return n_last if is_partial else codec.shape[1]
+
+
 def _contiguous_planes(level: LevelFacts, n_strips: int) -> NDArray[np.uint64] | None:
     """Return the start of each plane, `(n_pages * planes * depth,)`; None if not contiguous."""
     offset, length = (column.reshape(-1, n_strips) for column in (level.offset, level.length))

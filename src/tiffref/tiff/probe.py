@@ -55,11 +55,11 @@ from .byte_counts import (
     SIZES,
     SURPLUS,
     bytes_to_next,
-    codec_at,
+    codec_of_cut,
     fill_in_lengths,
     report_wrong_lengths,
 )
-from .plan import LevelPlan, plan_level, split_strips, truncated
+from .plan import LevelPlan, count_rows, plan_level, split_strips, truncated
 from .series import ImageFile
 
 _MAX_INLINED_BYTES = 1 << 20
@@ -449,10 +449,12 @@ class _Probe:
         rows of truncated fax segments, and of those that only lack their checksum.
         """
         for n in self.across_end[:_MAX_CHECKED_ENDS]:
-            codec, cause = codec_at(_codec_at(array, n), self.level.ifds[0], n), None
+            ifd, cause = self.level.ifds[0], None
+            codec = codec_of_cut(_codec_at(array, n), ifd, n)
             try:
                 data = self.read(array, n)
-                if not (runs_short(codec, data, self._n_rows(codec, n)) or lacks_end(codec, data)):
+                n_rows = count_rows(ifd, codec, n)
+                if not (runs_short(codec, data, n_rows) or lacks_end(codec, data)):
                     continue
             except MalformedTiff as error:
                 cause = error
@@ -480,7 +482,8 @@ class _Probe:
         for n in sorted(tested - {*self.across_end}):
             codec, data, cause = _codec_at(array, n), self.read(array, n), None
             try:
-                if not _excludes_samples(codec, data, self._n_rows(codec, n), followed.get(n, b"")):
+                n_rows = count_rows(self.level.ifds[0], codec, n)
+                if not _excludes_samples(codec, data, n_rows, followed.get(n, b"")):
                     continue
             except MalformedTiff as error:
                 cause = error
@@ -488,12 +491,6 @@ class _Probe:
             found = _segment_error(array, n, what, COUNTS)
             found.__cause__ = cause
             yield found, codec.compression in FAX
-
-    def _n_rows(self, codec: SegmentCodec, n: int) -> int:
-        """Return the number of rows of a segment; the last strip may have fewer."""
-        n_strips, n_last = split_strips(self.level.ifds[0], codec.shape[1])
-        is_partial = n_last and n % n_strips == n_strips - 1
-        return n_last if is_partial else codec.shape[1]
 
     def _followed_by_free_bytes(self, array: Array) -> dict[int, bytes]:
         """Return those bytes behind segments that no segment of the level uses, by segment.
