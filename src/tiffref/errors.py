@@ -288,7 +288,9 @@ def check_arguments(given: Mapping[str, object], *functions: Callable[..., Any])
         If one has a type that its annotation excludes.
     """
     parameters = _parameters(functions)
-    for name in (name for name in given if name not in parameters):
+    unknown = [name for name in given if name not in parameters]
+    if unknown:
+        name = unknown[0]
         suggestion = did_you_mean(_SYNONYMS.get(name, name), parameters)
         documented = functions[-1] if is_dataclass(functions[-1]) else functions[0]
         hint = f"All are listed by help({_public_name(documented)})."
