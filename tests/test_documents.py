@@ -218,6 +218,27 @@ def test_a_changed_file_of_a_stack_is_scanned_again(tmp_path, form):
 
 
 @pytest.mark.parametrize("n_files", [1, 2])
+def test_a_file_that_is_damaged_now(tmp_path, form, n_files):
+    """A single one that is whole again is not damaged any more."""
+    names = [str(tmp_path / f"S_{n}.tif") for n in range(n_files)]
+    for name in names:
+        write_tiled(name, random_pixels())
+    document = form(tiffref.scan(names[0]) if n_files == 1 else tiffref.scan_sequence(names))
+    whole = Path(names[-1]).read_bytes()
+    with tifffile.TiffFile(names[-1]) as tif:
+        end = tif.pages[0].offset + 2 + 12 * len(tif.pages[0].tags)
+    Path(names[-1]).write_bytes(whole[:end] + b"\0\0\1\0" + whole[end + 4 :])
+    with pytest.warns(tiffref.TruncationWarning, match="next IFD"):
+        tiffref.refresh(document)
+    assert [finding.code for finding in tiffref.validate(document).findings] == ["damaged"]
+    if n_files == 1:
+        Path(names[-1]).write_bytes(whole)
+        os.utime(names[-1], (1, 1))
+        tiffref.refresh(document)
+        assert tiffref.validate(document).findings == []
+
+
+@pytest.mark.parametrize("n_files", [1, 2])
 def test_another_image_is_refused_and_nothing_is_written(tmp_path, form, n_files):
     for n in range(n_files):
         write_tiled(tmp_path / f"S_{n}.tif", random_pixels())

@@ -274,6 +274,48 @@ def test_a_file_that_was_cut_off_when_it_was_scanned(
         assert str(tmp_path) not in found.get("damaged", "")
 
 
+def damage(name: str) -> None:
+    """Let the next IFD, of which there is none, be past the end."""
+    with tifffile.TiffFile(name) as tif:
+        end = tif.pages[0].offset + 2 + 12 * len(tif.pages[0].tags)
+    with Path(name).open("r+b") as file:
+        file.seek(end)
+        file.write(b"\0\0\1\0")
+
+
+def damaged_codes(references: References, path: Path) -> list[str]:
+    references.write_fsspec(path)
+    return codes(validate(path, sources=True, pixels="all"))
+
+
+@pytest.mark.parametrize("n_damaged", [0, 1, 2])
+def test_a_damaged_file_of_a_sequence(tmp_path: Path, n_damaged: int) -> None:
+    """Its pixels are there, but it once had more pages; so in files that were appended."""
+    names = [str(tmp_path / f"t{n}.tif") for n in range(3)]
+    for name in names:
+        tifffile.imwrite(name, np.eye(16, dtype="u1"), metadata=None)
+    assert damaged_codes(tiffref.scan_sequence(names), tmp_path / "whole.json") == []
+    damage(names[n_damaged])
+    for n_first in (3, 2):
+        with pytest.warns(TruncationWarning, match="next IFD"):
+            references = tiffref.scan_sequence(names[:n_first])
+            if n_first < 3:
+                references = tiffref.append_sequence(references, names[n_first:])
+        assert damaged_codes(references, tmp_path / f"{n_first}.json") == ["damaged"]
+
+
+@pytest.mark.parametrize("form", ["json", "json3", "parquet"])
+def test_a_truncated_strip_that_decodes_in_part(tmp_path: Path, form: str) -> None:
+    data = np.random.default_rng(0).integers(0, 255, (64, 64), "u1")
+    tifffile.imwrite(tmp_path / "a.tif", data, compression="jpeg", rowsperstrip=64, metadata=None)
+    (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:-200])
+    with pytest.warns(TruncationWarning):
+        references = tiffref.scan(tmp_path / "a.tif", allow_holes=True)
+    path = tmp_path / f"refs.{form}"
+    references.write_fsspec(path, zarr_format=3 if form == "json3" else 2)
+    assert codes(validate(path)) == ["damaged"]
+
+
 def test_a_missing_file(image: Path) -> None:
     image.unlink()
     report = validate(image.with_name("refs.json"), sources=True)

@@ -45,6 +45,7 @@ from .model.array import Array, Group
 from .model.manifest import Source
 from .references import (
     References,
+    damage_of,
     is_document,
     level_paths,
     open_document,
@@ -288,7 +289,7 @@ def refresh(
     unchanged: list[str] = []
     accepted: list[str] = []
     rescanned: list[str] = []
-    after = before
+    after, before_damage = before, damage_of([before])
     # its first file leads to the others, such as overviews and members of a set
     is_scan = len(before.sources) == 1 or (
         bool(before.series) and not any("sequence" in row for row in before.series)
@@ -298,23 +299,29 @@ def refresh(
             now = opened.source
         is_same = not (is_scan and _has_newer_sidecar(source.url, document))
         found: dict[str, _Segments | None] | None = None
+        damage = before_damage
         try:
             check_unchanged(source, now)
             if is_same:
                 unchanged.append(source.url)
                 continue
         except StaleSource:
+            scan = partial(_scan, source.url, source_options, allowed)
+            # merged chunks, and one for each segment
+            scans = [new for mode in (None, "tile") for new in scan(chunkmode=mode)]
+            damage = damage_of(scans)
             try:
-                scan = partial(_scan, source.url, source_options, allowed)
-                found = _find_segments(before, source.url, scan, is_scan)
+                found = _find_segments(before, source.url, scans, is_scan)
             except ManifestMismatch:
                 if not is_scan:
                     raise
         is_same &= found is not None and not any(found.values())
+        is_same &= not is_scan or damage == before_damage
         is_same &= source.size in (None, now.size)
         (accepted if is_same else rescanned).append(source.url)
         if found is not None:
-            after = _with_segments(after, source.url, now, found)
+            after = _with_segments(after, replace(now, url=source.url), found)
+            after = replace(after, series=[{**row, **damage} for row in after.series])
     if is_scan and rescanned:
         url = before.sources[0].url
         after = _scan_again(before, url, partial(_scan, url, source_options, allowed))
@@ -421,9 +428,9 @@ _Segments = tuple[NDArray[np.int64], NDArray[np.uint64]]
 
 
 def _find_segments(
-    references: References, url: str, scan: _Scan, is_strict: bool
+    references: References, url: str, scans: Sequence[References], is_strict: bool
 ) -> dict[str, _Segments | None]:
-    """Find the chunks of a changed file in a new scan of it.
+    """Find the chunks of a changed file in new scans of it.
 
     If `is_strict`, metadata that only the file or only the references have is an error, not a
     warning. Returns the new segments of each array with chunks in the file, by path; None if they
@@ -434,8 +441,7 @@ def _find_segments(
     index_of = _series_index(references)
     scanned = [
         (array, new.group, new_index.get(path))
-        for mode in (None, "tile")  # merged chunks, and one for each segment
-        for new in scan(chunkmode=mode)
+        for new in scans
         for new_index in [_series_index(new)]
         for path, array in new.group.arrays()
         if array.manifest.sources
@@ -535,10 +541,9 @@ def _report_difference(url: str, name: str, got: Any, expected: Any, is_error: b
 
 
 def _with_segments(
-    references: References, url: str, now: Source, found: Mapping[str, _Segments | None]
+    references: References, state: Source, found: Mapping[str, _Segments | None]
 ) -> References:
     """Return references with new segments of a file, and its new state."""
-    state = replace(now, url=url)
 
     def update(path: str, array: Array) -> Array:
         new = found.get(path)
@@ -548,7 +553,7 @@ def _with_segments(
             offset, length = manifest.offset.copy(), manifest.length.copy()
             offset.reshape(-1)[rows], length.reshape(-1)[rows] = segments.T
             array = replace(array, manifest=replace(manifest, offset=offset, length=length))
-        renewed = array.manifest.with_sources(lambda one: state if one.url == url else one)
+        renewed = array.manifest.with_sources(lambda one: state if one.url == state.url else one)
         return replace(array, manifest=renewed)
 
     return replace(references, group=references.group.map_arrays(update))

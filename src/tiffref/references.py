@@ -588,6 +588,12 @@ def level_paths(series: Iterable[Mapping[str, Any]]) -> list[str]:
     return [level["path"] for row in series for level in row["levels"] if "path" in level]
 
 
+def damage_of(several: Iterable[References]) -> dict[str, str]:
+    """Return the first damage that scans found, as a member of the rows of series; {} if none."""
+    rows = (row for one in several for row in one.series)
+    return next(({"damaged": row["damaged"]} for row in rows if "damaged" in row), {})
+
+
 def without_arrays(references: References, paths: Collection[str]) -> References:
     """Return references without some arrays, and without coordinates that only these use."""
     arrays = {path: array for path, array in references.group.arrays() if path not in paths}

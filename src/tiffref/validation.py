@@ -49,7 +49,7 @@ from .model.codec import ForeignCodec, SegmentCodec
 from .model.manifest import MISSING, Source
 from .read import Fetcher, read_array
 from .read.fetch import check_pool
-from .references import References
+from .references import References, damage_of
 from .signatures import redact
 
 _MAX_DECODED_BYTES = 1 << 30
@@ -443,11 +443,10 @@ def _from_error(code: str, key: str | None, error: TiffrefError) -> Finding:
 
 def _check_scan(references: References, report: Report) -> None:
     """Warn if the scan found damage or left out levels: the document is valid, but incomplete."""
+    for damage in damage_of([references]).values():
+        report.add("damaged", f"the TIFF is damaged: {damage}", severity="warning")
     for series in references.series:
         reasons = [level["refused"] for level in series["levels"] if "refused" in level]
-        if "damaged" in series:
-            what = f"the TIFF is damaged: {series['damaged']}"
-            report.add("damaged", what, severity="warning")
         if reasons:
             what = f"a level of series {series['index']} is left out: {reasons[0]}"
             report.add("left-out", what, severity="warning", n_more=len(reasons) - 1)
@@ -480,10 +479,14 @@ def _check_arrays(references: References, report: Report) -> None:
 def _check_codecs(path: str, array: Array) -> Iterator[Finding]:
     """Find codecs that are not installed, and uncompressed chunks of a wrong length."""
     for codec in array.codecs:
-        # those of v2 that loading allows are all in packages that tiffref depends on
-        is_v3 = isinstance(codec, ForeignCodec) and codec.zarr_format == 3
-        for name in codec_names(codec) if is_v3 else ():  # type: ignore[arg-type]
-            if not _is_zarr_codec(name):
+        if not isinstance(codec, ForeignCodec) or codec.zarr_format != 3:
+            continue  # those of v2 that loading allows are all in packages that tiffref depends on
+        from zarr.registry import get_codec_class
+
+        for name in codec_names(codec):
+            try:
+                get_codec_class(name)
+            except (KeyError, ValueError):  # zarr 3.1 and 3.4
                 what, expected = "the codec is not installed", "a codec of an installed package"
                 yield Finding("unknown-codec", what, path, name, expected)
     yield from _check_lengths(path, array)
@@ -492,16 +495,6 @@ def _check_codecs(path: str, array: Array) -> Iterator[Finding]:
 def _name_chunk(path: str, array: Array, flat: int) -> str:
     """Return the name of a chunk for messages: its array and index."""
     return f"{path} chunk {tuple(int(n) for n in np.unravel_index(flat, array.grid))}"
-
-
-def _is_zarr_codec(name: str) -> bool:
-    from zarr.registry import get_codec_class
-
-    try:
-        get_codec_class(name)
-    except (KeyError, ValueError):  # zarr 3.1 and 3.4
-        return False
-    return True
 
 
 def _check_lengths(path: str, array: Array) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from ways import assert_pixels, pixels, scan
 
 import tiffref
 from tiffref.cli import main
-from tiffref.errors import MalformedTiff, MetadataWarning, TruncationWarning, UnsupportedTiff
+from tiffref.errors import MalformedTiff, TruncationWarning, UnsupportedTiff
 from tiffref.zarr import ZarrTiffStore
 
 ORDERS = ["<", ">"]
@@ -71,7 +71,7 @@ def test_samples_of_different_sizes(tmp_path, capsys, bits, order):
 def test_other_samples_packed_into_16_bits_are_empty_and_reported(tmp_path, bits):
     path = tmp_path / "bits.tif"
     write_bits(path, bits, photometric=2)
-    with pytest.warns(MetadataWarning, match="no dtype can hold these samples"):
+    with pytest.warns(TruncationWarning, match="no dtype can hold these samples"):
         assert 0 in scan(path).group["image"].shape
     with pytest.raises(MalformedTiff, match="258"):
         tiffref.scan(path, strict=True)
@@ -93,11 +93,18 @@ def test_samples_of_one_size(tmp_path, bits):
     assert scan(path).group["image"].shape[-1] == (len(bits) if len(bits) > 1 else 8)
 
 
-def test_samples_without_a_data_type_are_reported(tmp_path):
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(("bits", "sample_format"), [(33, 1), (12, 2), (24, 2), (20, 3)])
+def test_samples_without_a_data_type_are_reported(tmp_path, bits, sample_format, order):
     path = tmp_path / "bits.tif"
-    write_bits(path, [33])
-    with pytest.warns(MetadataWarning, match="258"):
-        assert tiffref.scan(path).group["image"].shape[0] == 0
+    one = image(np.ones((4, 8), "u4"), {258: bits, 339: sample_format}, order=order)
+    write_tiff(path, [one], order=order)
+    with pytest.warns(TruncationWarning, match="258"):
+        references = tiffref.scan(path)
+    assert references.group["image"].shape[0] == 0
+    report = tiffref.validate(references)
+    assert [finding.code for finding in report.findings] == ["damaged"]
+    assert tiffref.catalog.build(tmp_path, tmp_path / "catalog").failed == 1
     with pytest.raises(MalformedTiff, match="258"):
         tiffref.scan(path, strict=True)
 

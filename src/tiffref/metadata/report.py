@@ -22,12 +22,13 @@ class Report:
     """Collects the defects of one file's metadata.
 
     `url` names the file. With `is_strict`, a defect raises `MalformedTiff` instead of warning.
-    `defects` lists what was reported, as (key, what).
+    `defects` lists what was reported, as (key, what); `damage` is the first damage, without URL.
     """
 
     url: str | None = None
     is_strict: bool = False
     defects: list[tuple[str, str]] = field(default_factory=list)
+    damage: str = ""
 
     def add(self, key: str, what: str, *, got: object = None, hint: str | None = None) -> None:
         """Report a defect, once for each key and text.
@@ -42,11 +43,16 @@ class Report:
             raise error
         self._warn(error)
 
-    def add_truncation(self, error: TiffrefError, more: str = "") -> None:
-        """Warn that pixels are missing, or raise the error in strict mode."""
+    def add_damage(self, error: TiffrefError, more: str = "", *, loses_pixels: bool = True) -> None:
+        """Warn that pixels are missing, or else metadata; raise the error in strict mode."""
         if self.is_strict:
             raise error
-        warn(TruncationWarning(f"{error} {more}".rstrip()))
+        text, url = f"{error} {more}".rstrip(), error.url
+        error.url = None  # it may hold a signature, and readers may use another URL
+        self.damage = self.damage or str(error)
+        warn(
+            TruncationWarning(text) if loses_pixels else MetadataWarning(text, url, f"{error.tag}")
+        )
 
     def note(self, key: str, what: str, *, hint: str) -> None:
         """Warn of a limitation that is not a fault of the file; never an error."""

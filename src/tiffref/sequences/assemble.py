@@ -47,7 +47,7 @@ from ..model.combine import (
     place_arrays,
 )
 from ..model.manifest import INLINED
-from ..references import References
+from ..references import References, damage_of
 from .coordinates import Axis, warn_of_differing
 from .file_scans import GEO_TAGS, Part, without_tags
 
@@ -229,7 +229,8 @@ def combine(
     children |= variables
     children |= {axes[n].name: child for n in new if (child := axes[n].to_array()) is not None}
     sequence = {**record, "dims": dims, "files": len(mask), **report}
-    series = tuple({**row, "sequence": sequence} for row in parts[0].references.series)
+    added = {"sequence": sequence, **damage_of(part.references for part in parts)}
+    series = tuple({**row, **added} for row in parts[0].references.series)
     return References(Group(children, attributes), series)
 
 

@@ -39,7 +39,7 @@ from ..metadata.report import Report
 from ..model.array import Array, Group, check_zattrs
 from ..model.combine import group_compatible, merge_arrays, mismatch_error, reindex_axis
 from ..model.manifest import Source
-from ..references import References, level_paths, move_series
+from ..references import References, damage_of, level_paths, move_series
 from .assemble import (
     MAX_REPORTED,
     METADATA,
@@ -582,8 +582,8 @@ def _join(
     children |= {axis.name: array for axis in axes if (array := axis.to_array()) is not None}
     n_files = record.get("files", 0) + added["files"]
     rest = {name: value for name, value in record.items() if name != "holes"}
-    sequence = {**rest, "files": n_files, "n_holes": holes}
-    series = tuple({**row, "sequence": sequence} for row in old.series)
+    row = {"sequence": {**rest, "files": n_files, "n_holes": holes}, **damage_of((old, new))}
+    series = tuple({**one, **row} for one in old.series)
     allow = None if old.allow is None else (*old.allow, *(source.url for source in new.sources))
     return References(old.group.with_children(children), series, allow)
 

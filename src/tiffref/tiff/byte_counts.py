@@ -175,7 +175,7 @@ def _report_missing(
     )  # fmt: skip
     if not allows_holes:
         raise error
-    report.add_truncation(error, "They are missing.")
+    report.add_damage(error, "They are missing.")
 
 
 def report_wrong_lengths(level: LevelFacts, report: Report) -> None:

@@ -345,7 +345,7 @@ class _Probe:
                 decode_segment(codec, b"")
         except MalformedTiff as cause:
             raise error from cause
-        self.report.add_truncation(error, "They read as white.")
+        self.report.add_damage(error, "They read as white.")
         manifest = array.manifest.with_inlined(dict.fromkeys(plan.past_end, b""))
         array = replace(array, manifest=manifest)
         self.check_decodable(array, self.choose(array))
@@ -438,7 +438,7 @@ class _Probe:
         ):
             if not (is_harmless or self.allows_holes):
                 raise error
-            self.report.add_truncation(error)
+            self.report.add_damage(error)
             codecs = tuple(map(accepting_truncated, _codecs(array)))
         return array if codecs is array.codecs else replace(array, codecs=codecs)
 

@@ -17,7 +17,6 @@ import numpy as np
 
 from ..errors import (
     MalformedTiff,
-    MetadataWarning,
     SelectionError,
     TiffrefError,
     TruncationWarning,
@@ -224,9 +223,9 @@ def _scan(
         raise listing.missing
     names = name_levels(facts, options.layout, options.level)
     arrays, provenance = _plan_arrays(file, facts, names, options)
-    damage = _report_findings(file, options)
-    if damage:
-        provenance[0]["damaged"] = damage
+    _report_findings(file, options)
+    if options.report.damage:
+        provenance[0]["damaged"] = options.report.damage
     if options.key is not None:
         provenance[0]["pages" if options.series is None else "planes"] = _format_pages(options.key)
     if options.level:
@@ -493,7 +492,7 @@ def _plan_arrays(
                 levels[-1]["truncated_segments"] = n_cut
                 what = f"{n_cut} segments of {name.path!r} are cut off by the end of the file"
                 truncation = MalformedTiff(f"{what}, and are missing", url=facts.source.url)
-                options.report.add_truncation(truncation)
+                options.report.add_damage(truncation)
         record = {name: getattr(series, name) for name in ("index", "kind", "name", "axes")}
         provenance.append({**record, "levels": levels})
     if not arrays:
@@ -536,7 +535,7 @@ def _plan_array(
     if ifd.dtype is None and level.offset.any() and 0 not in ifd.shape:
         got = f"{', '.join(map(str, ifd.bits))} bits, SampleFormat {ifd.sample_format}"
         what = "no dtype can hold these samples: the array is empty"
-        report.add("BitsPerSample (258)", what, got=got)
+        report.add_damage(MalformedTiff(what, url=report.url, tag="BitsPerSample (258)", got=got))
     if options.fillvalue is not None and name.role == "image":
         return array.with_fill_value(options.fillvalue)
     full = series.levels[0].ifds[0] if isinstance(series.levels[0], LevelFacts) else ifd
@@ -591,7 +590,7 @@ def _check_planes(
     if not what and series.kind == "mmstack":
         what = _unwritten_planes(facts, level)
     if what:
-        options.report.add_truncation(MalformedTiff(what, url=facts.source.url))
+        options.report.add_damage(MalformedTiff(what, url=facts.source.url))
 
 
 def _count_holes(level: LevelFacts) -> int:
@@ -626,8 +625,8 @@ def _missing_files(facts: FileFacts) -> list[str]:
 # ---- findings
 
 
-def _report_findings(file: ImageFile, options: _Options) -> str:
-    """Warn of all findings of the readers, or raise the first one if strict; return its text.
+def _report_findings(file: ImageFile, options: _Options) -> None:
+    """Warn of all findings of the readers, or raise the first one if strict.
 
     Of each tag of each IFD, only the first finding is reported. If only some pages were selected, a
     broken chain does not matter.
@@ -637,17 +636,5 @@ def _report_findings(file: ImageFile, options: _Options) -> str:
         for finding in reader.findings:
             if options.key is None or finding.tag != "next IFD":
                 distinct.setdefault((finding.url, finding.ifd, finding.tag), finding)
-    if not distinct:
-        return ""
-    reported = [*distinct.values()]
-    first = reported[0].to_error()
-    if options.strict:
-        raise first
-    for finding in reported[:_MAX_REPORTED]:
-        text = str(finding.to_error())
-        if finding.loses_pixels:
-            warn(TruncationWarning(text))
-        else:
-            warn(MetadataWarning(text, url=finding.url, key=str(finding.tag)))
-    first.url = None  # it may hold a signature, and readers may use another URL
-    return str(first)
+    for finding in [*distinct.values()][:_MAX_REPORTED]:
+        options.report.add_damage(finding.to_error(), loses_pixels=finding.loses_pixels)
