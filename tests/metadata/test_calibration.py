@@ -98,7 +98,9 @@ def test_broken_xml_is_reported():
         ('TimeIncrement="1"', "s", 1, ' DeltaTUnit="aeon"', (), "second"),
         ('TimeIncrement="5"', "ns", 5, ' DeltaTUnit="ps"', (0, 0.005, 0.01), "nanosecond"),
         ('TimeIncrement="1"', "cs", 2, "", (0, 200, 400), "centisecond"),
-        ('TimeIncrement="1"', "das", 2, "", (0, 0.2, 0.4), "decasecond"),
+        ('TimeIncrement="1"', "das", 2, "", (0, 2, 4), "second"),
+        ('TimeIncrement="1"', "s", 2, ' DeltaTUnit="das"', (0, 20, 40), "second"),
+        ("", "", 2, ' DeltaTUnit="das"', (0, 20, 40), "second"),
     ],
 )
 def test_times_have_the_unit_of_their_axis(increment, unit, delta, delta_unit, times, named):
@@ -120,12 +122,32 @@ def size_in(unit, report=STRICT):
 @pytest.mark.parametrize(
     ("unit", "named"),
     [("mm", "millimeter"), ("Mm", "megameter"), ("pm", "picometer"), ("Pm", "petameter"),
-     ("dam", "decameter"), ("dm", "decimeter"), ("µm", "micrometer"), ("um", "micrometer"),
+     ("dm", "decimeter"), ("µm", "micrometer"), ("um", "micrometer"),
      ("Å", "angstrom"), ("mi", "mile"),
      ("pixel", None), ("reference frame", None)],
 )  # fmt: skip
 def test_the_case_of_units_matters(unit, named):
     assert size_in(unit) == named
+
+
+@pytest.mark.parametrize(
+    ("unit", "size", "named"),
+    [("dam", 20, "meter"), ("thou", 50.8, "micrometer"), ("li", 1 / 6, "inch"),
+     ("pt", 1 / 36, "inch"), ("ua", 299195741400, "meter"), ("ly", 18921460945161600, "meter")],
+)  # fmt: skip
+def test_units_that_ngff_does_not_have_are_converted(unit, size, named):
+    plane = f'<Plane PositionZ="2" PositionZUnit="{unit}"/>'
+    own = f'PhysicalSizeX="2" PhysicalSizeXUnit="{unit}"'
+    (image,) = parse(f"<Image><Pixels {own}>{plane}</Pixels></Image>")
+    assert image.scales == {"X": size}
+    assert image.units == {"X": named}
+    assert image.attributes == {"stage_position_z": size, "stage_position_z_unit": named}
+
+
+def test_the_case_of_the_units_of_positions_matters():
+    plane = '<Plane PositionX="2" PositionXUnit="Mm"/>'
+    (image,) = parse(f"<Image><Pixels>{plane}</Pixels></Image>")
+    assert image.attributes["stage_position_x_unit"] == "megameter"
 
 
 def test_a_size_in_an_unknown_unit_is_reported():

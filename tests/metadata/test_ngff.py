@@ -475,6 +475,9 @@ def test_channels_beside_another_axis_are_images(tmp_path, axes, sizes):
         assert_valid(dict(group[str(n)].attrs), "0.5")
         (entry,) = ome["multiscales"]
         assert entry["name"] == f"cell {name}"
+        colors = ome.get("omero", {}).get("channels", [])
+        shown = [("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF")] if "S" in axes else []
+        assert [(one["label"], one["color"]) for one in colors] == shown
         assert len(entry["datasets"]) == n_levels
         own = tifffile.imread(path).take(n, stored.index("c"))
         kept = [letter for letter in stored if letter != "c"]

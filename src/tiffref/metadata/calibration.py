@@ -381,17 +381,17 @@ def _with_modulo_axes(image: Calibration, modulo: Mapping[str, Element]) -> Cali
     """Add the axes of modulo annotations with a known unit, such as lifetimes."""
     scales, units, starts = dict(image.scales), dict(image.units), {}
     for along in modulo.values():
-        axis, unit = MODULO.get(along.get("Type", ""), ""), _ome_unit(along.get("Unit", ""))
+        axis = MODULO.get(along.get("Type", ""), "")
+        factor, unit = _ome_unit(along.get("Unit", ""))
         step, start = positive(along.get("Step", "1")), _number(along.get("Start"))
         if axis not in "TCZ" and unit and step and start is not None:
-            scales[axis], units[axis], starts[axis] = step, unit, start
+            scales[axis], units[axis], starts[axis] = step * factor, unit, start * factor
     return replace(image, scales=scales, units=units, starts=starts) if starts else image
 
 
 def _image(
     image: Element, objectives: dict[str | None, Element], wells: dict[str, Any], defects: Report
 ) -> Calibration:
-    pixels = image.find("{*}Pixels")
     attributes: dict[str, Any] = {}
     settings = image.find("{*}ObjectiveSettings")
     objective = objectives.get(settings.get("ID")) if settings is not None else None
@@ -401,19 +401,18 @@ def _image(
     attributes.update(wells.get(image.get("ID", ""), {}))
     date = image.find("{*}AcquisitionDate")
     acquired = parse_date(date.text if date is not None else image.get("AcquiredDate"))
-    pixels = Element("Pixels") if pixels is None else pixels
+    pixels = next(image.iterfind("{*}Pixels"), Element("Pixels"))
     scales, units = _sizes(pixels, defects)
     planes = pixels.findall("{*}Plane")
-    unit = units.get("T") or _ome_unit(planes[0].get("DeltaTUnit", "s") if planes else "s")
-    times = _times(planes, pixels, unit or "second")
-    if times:
-        units["T"] = unit or "second"
-    first = planes[0] if planes else Element("Plane")
-    for axis in "XYZ":
-        key = f"stage_position_{axis.lower()}"
-        attributes[key] = _number(first.get(f"Position{axis}"))
-        if f"Position{axis}" in first.attrib:
-            attributes[f"{key}_unit"] = to_unit(first.get(f"Position{axis}Unit", ""))
+    delta_unit = planes[0].get("DeltaTUnit", "s") if planes else "s"
+    unit = units.get("T") or _ome_unit(delta_unit)[1] or "second"
+    if times := _times(planes, pixels, unit):
+        units["T"] = unit
+    for axis in "XYZ" if planes else "":
+        position, name = _number(planes[0].get(f"Position{axis}")), f"stage_position_{axis.lower()}"
+        if position is not None:
+            factor, own = _ome_unit(planes[0].get(f"Position{axis}Unit", ""))
+            attributes |= {name: position * factor, f"{name}_unit": own}
     attributes = {key: value for key, value in attributes.items() if value is not None}
     name = image.get("Name", "")
     return Calibration(scales, units, _channels(pixels), times, acquired, name, attributes)
@@ -431,13 +430,14 @@ def _sizes(pixels: Element, defects: Report) -> tuple[dict[str, float], dict[str
         text = pixels.get(key)
         if text is None or (axis == "T" and _number(text) == 0):
             continue  # Micro-Manager and Bio-Formats write 0 s if unknown
-        value = positive(text)
+        name = pixels.get(f"{key}Unit", default).strip()
+        factor, unit = _ome_unit(name)
+        value = positive((_number(text) or 0) * factor)
         if value is None:
             defects.add(f"{_LABEL}, {key}", "not a valid size", got=text)
             continue
         scales[axis] = value
-        name = pixels.get(f"{key}Unit", default).strip()
-        if unit := _ome_unit(name):
+        if unit:
             units[axis] = unit
         elif name not in ("", "pixel", "reference frame"):
             what = "not a known unit, so the size has none"
@@ -447,10 +447,10 @@ def _sizes(pixels: Element, defects: Report) -> tuple[dict[str, float], dict[str
 
 _PREFIXES = (
     ("Y", "yotta", 24), ("Z", "zetta", 21), ("E", "exa", 18), ("P", "peta", 15), ("T", "tera", 12),
-    ("G", "giga", 9), ("M", "mega", 6), ("k", "kilo", 3), ("h", "hecto", 2), ("da", "deca", 1),
-    ("d", "deci", -1), ("c", "centi", -2), ("m", "milli", -3), ("µ", "micro", -6),
-    ("n", "nano", -9), ("p", "pico", -12), ("f", "femto", -15), ("a", "atto", -18),
-    ("z", "zepto", -21), ("y", "yocto", -24),
+    ("G", "giga", 9), ("M", "mega", 6), ("k", "kilo", 3), ("h", "hecto", 2), ("d", "deci", -1),
+    ("c", "centi", -2), ("m", "milli", -3), ("µ", "micro", -6), ("n", "nano", -9),
+    ("p", "pico", -12), ("f", "femto", -15), ("a", "atto", -18), ("z", "zepto", -21),
+    ("y", "yocto", -24),
 )  # fmt: skip
 _OME_UNITS = {
     f"{letters}{symbol}": f"{prefix}{unit}"
@@ -458,12 +458,18 @@ _OME_UNITS = {
     for symbol, unit in (("m", "meter"), ("s", "second"))
 } | {"yd": "yard", "mi": "mile", "pc": "parsec"}
 """Units of the OME model, whose case matters: Mm are not mm."""
+_FOREIGN_UNITS = {
+    "dam": (10.0, "meter"), "das": (10.0, "second"), "thou": (25.4, "micrometer"),
+    "li": (1 / 12, "inch"), "pt": (1 / 72, "inch"),
+    "ua": (149597870700.0, "meter"), "ly": (9460730472580800.0, "meter"),
+}  # fmt: skip
+"""Units of the OME model that OME-NGFF does not have, as multiples of one that it has."""
 _IN_SECONDS = {f"{prefix}second": 10.0**power for _, prefix, power in _PREFIXES}
 _IN_SECONDS |= {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
 
 
-def _ome_unit(name: str) -> str | None:
-    return _OME_UNITS.get(name) or to_unit(name)
+def _ome_unit(name: str) -> tuple[float, str | None]:
+    return _FOREIGN_UNITS.get(name) or (1.0, _OME_UNITS.get(name) or to_unit(name))
 
 
 def _channels(pixels: Element) -> tuple[Channel, ...]:
@@ -488,9 +494,8 @@ def _times(planes: list[Element], pixels: Element, unit: str) -> tuple[float, ..
     first: dict[int, float] = {}
     for plane in planes:
         delta, index = _number(plane.get("DeltaT")), _number(plane.get("TheT"))
-        own = _ome_unit(plane.get("DeltaTUnit", "s")) or ""
-        sizes = [_IN_SECONDS.get(name, math.nan) for name in (own, unit)]
-        factor = 1.0 if own == unit else sizes[0] / sizes[1]
+        factor, own = _ome_unit(plane.get("DeltaTUnit", "s"))
+        factor *= _IN_SECONDS.get(own or "", math.nan) / _IN_SECONDS.get(unit, math.nan)
         if delta is not None and index is not None:
             first.setdefault(int(index), delta * factor)
     times = tuple(first[n] for n in sorted(first))

@@ -610,7 +610,8 @@ def _describe_group(
             image.full.axes,
             [(level.name.path, level.array) for level in same],
             calibration,
-            _channels(first),
+            calibration.channels,
+            _colors(first),
             image.full.shape,
         )
 
@@ -619,16 +620,11 @@ def _axis_names(level: _Level) -> list[str]:
     return [dim.partition("_")[0] for dim in level.name.dims]
 
 
-def _channels(level: _Level) -> Sequence[Channel]:
-    """Return the channels, if known; samples of a color image are channels."""
-    image, channels = level.image, level.image.calibration.channels
-    sizes = dict(zip(image.full.axes, level.array.shape, strict=True))
-    n_channels = sizes.get("C", sizes.get("S", 1))
-    if len(channels) == n_channels:
-        return channels
-    if "S" in image.full.axes and image.ifd.photometric in _COLORED and n_channels in (3, 4):
-        return (*_COLORS, Channel())[:n_channels]
-    return ()
+def _colors(level: _Level) -> Sequence[Channel]:
+    """Return the samples of a color image as channels."""
+    size = level.image.full.sizes.get("S", 0)
+    is_color = level.image.ifd.photometric in _COLORED and size in (3, 4)
+    return (*_COLORS, Channel())[:size] if is_color else ()
 
 
 _COLORED = frozenset({2, 6})

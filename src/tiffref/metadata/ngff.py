@@ -158,6 +158,7 @@ def describe_image(
     levels: Sequence[tuple[str, Array]],
     calibration: Calibration,
     channels: Sequence[Channel] = (),
+    colors: Sequence[Channel] = (),
     full_shape: Sequence[int] = (),
 ) -> bool:
     """Describe an image in the attributes of the root; call `close_images` after the last one.
@@ -176,6 +177,8 @@ def describe_image(
         Calibration of the image.
     channels
         Its channels, if known.
+    colors
+        Its samples as channels, if they are colors.
     full_shape
         Its shape, if the first level is an overview.
 
@@ -206,6 +209,8 @@ def describe_image(
         entry["positions"] = first.dims[axes.index(apart)]
     if apart == "C":
         entry["names"], channels = [channel.name for channel in channels], ()
+    size = {letters[axis]: first.shape[axis] for axis in order}.get("C", 1)
+    channels = next((one for one in (channels, colors) if len(one) == size), ())
     shown = omero(name, channels, first.dtype) if channels else None
     add_image(attributes, entry, shown, not apart and list(order) == sorted(order))
     return not apart
@@ -234,10 +239,7 @@ def add_image(
         return  # GeoZarr multiscales
     is_first = "multiscales" not in attributes and PENDING not in attributes
     pending = pending_images(attributes)
-    if is_ordered:
-        attributes.setdefault("multiscales", []).append(entry)
-    else:
-        pending.setdefault("multiscales", []).append(entry)
+    (attributes if is_ordered else pending).setdefault("multiscales", []).append(entry)
     if omero is not None and is_ordered and is_first:
         attributes["omero"] = omero
     elif omero is not None:
@@ -283,12 +285,11 @@ def _with_axes(entry: Mapping[str, Any], axes: Sequence[Mapping[str, str]]) -> d
     if ranks.count(0) > 1 or ranks.count(1) > 1 or ranks.count(2) > 3:
         return None
     order = sorted(range(len(all_axes)), key=ranks.__getitem__)
-    neutral = {"scale": 1.0, "translation": 0.0}
     datasets = []
     for dataset in entry["datasets"]:
         steps = []
         for step in dataset["coordinateTransformations"]:
-            numbers = [*[neutral[step["type"]]] * len(axes), *step[step["type"]]]
+            numbers = [float(step["type"] == "scale")] * len(axes) + [*step[step["type"]]]
             steps.append({"type": step["type"], step["type"]: [numbers[n] for n in order]})
         datasets.append({**dataset, "coordinateTransformations": steps})
     return {**entry, "axes": [all_axes[n] for n in order], "datasets": datasets}
@@ -601,8 +602,7 @@ def _lay_out(prefix: str, group: Group, tree: _Hierarchy) -> None:
         tree.attributes[f"{prefix}OME"] = {"ome": {"version": _V05, "series": listed}}
     for name in ("plate", "well"):
         if isinstance(attributes.get(name), Mapping):
-            versioned = {**attributes.pop(name), "version": _V05}
-            attributes["ome"] = {"version": _V05, name: versioned}
+            attributes["ome"] = {"version": _V05, name: {**attributes.pop(name), "version": _V05}}
     tree.attributes[prefix.rstrip("/")] = attributes
     for path, array in left.items():
         tree.add(prefix + path, array)
