@@ -12,6 +12,7 @@ import tifffile
 from ifds import As, Ifd, image, write_tiff
 
 import tiffref
+from tiffref.errors import MalformedTiff, MetadataWarning
 from tiffref.io.source import LocalSource
 from tiffref.tiff.descriptions import imagej_metadata
 from tiffref.tiff.ifd import TiffReader
@@ -89,7 +90,14 @@ def test_comments_in_other_encodings(tmp_path: Path, comment: bytes, expected: A
     assert kept_tags(path)["ExifIFD"] == {"UserComment": expected}
 
 
-def test_a_pointer_to_no_ifd_stays_a_number(tmp_path: Path) -> None:
-    path = tmp_path / "a.tif"
-    write_tiff(path, [image(np.ones((8, 8), "u1"), {34665: As(4, 1 << 30)})])
-    assert kept_tags(path)["ExifIFD"] == 1 << 30
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("code", [34665, 34853, 40965])
+def test_an_ifd_of_exif_that_is_cut_off_is_reported(tmp_path: Path, code: int, order: str) -> None:
+    path, pixels = tmp_path / "a.tif", np.ones((8, 8), "u1")
+    write_tiff(path, [image(pixels, {code: As(4, 1 << 30)}, order=order)], order=order)
+    with pytest.warns(MetadataWarning, match=f"{code}: the tag points to no IFD, got offset"):
+        assert 1 << 30 in kept_tags(path).values()
+    with pytest.raises(MalformedTiff, match=str(code)):
+        tiffref.scan(path, strict=True)
+    write_tiff(path, [image(pixels, {code: As(4, 0)}, order=order)], order=order)
+    tiffref.scan(path, strict=True)  # 0: there is none

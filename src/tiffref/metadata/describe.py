@@ -305,10 +305,7 @@ def _report_differing_pages(series: SeriesFacts, full: LevelFacts, report: Repor
             str(parse_nodata(ifd.tags.get(42113), dtype, report)[0]) for ifd in pages(42113)
         ],
         "GDAL_METADATA (42112)": [_value_texts(ifd, dtype) for ifd in pages(GDAL_METADATA)],
-        "ColorMap (320)": [
-            ", ".join(_color_table(ifd)) if ifd.photometric == _PALETTE else ""
-            for ifd in pages(COLOR_MAP)
-        ],
+        "ColorMap (320)": [", ".join(_color_table(ifd)) for ifd in pages(COLOR_MAP)],
     }
     for key, values in values_of_pages.items():
         others = [str(value)[:200] for value in dict.fromkeys(values)]

@@ -210,8 +210,10 @@ def read_linked_ifd(reader: TiffReader, ifd: Directory, code: int) -> Any:
     """
     value = ifd.get(code)
     at = value[0] if isinstance(value, tuple) and value else value
-    below = reader.directory(at) if isinstance(at, int) else None
+    below = reader.directory(at) if isinstance(at, int) and at else None
     if below is None:
+        if at:
+            reader.add_finding(ifd, "the tag points to no IFD", code, f"offset {at}", False)
         return value
     from tifffile import TIFF
 
