@@ -238,6 +238,62 @@ def test_equal_georeferences_in_other_notations_stack(tmp_path, what):
         assert group["image"].attributes["spatial:transform"][0] == pytest.approx(10)
 
 
+LAEA = {
+    1024: 1, 1025: 1, 2048: 4258, 3072: 32767, 3074: 32767, 3075: 10, 3076: 9001, 3088: 10.0,
+    3089: 52.0, 3082: 4321000.0, 3083: 3210000.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("code", "keys"),
+    [
+        (3035, LAEA),
+        (3035, {**LAEA, 3073: "ETRS89-extended / LAEA Europe"}),
+        (25832, {**KEYS, 3072: 3044}),
+        (32661, {**KEYS, 3072: 5041}),
+        (31467, {**KEYS, 3072: 5677}),
+    ],
+)
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_systems_that_list_northing_first_are_those_that_list_easting_first(
+    tmp_path, code, keys, order
+):
+    """Rasters have x and y, whichever axis the definition lists first."""
+    files = [
+        write(tmp_path / "0.tif", {**KEYS, 3072: code}),
+        write(tmp_path / "1.tif", keys, order),
+    ]
+    assert {"x", "y"} <= tiffref.scan_sequence(files).group.children.keys()
+    write(tmp_path / "1.tif", {**keys, 3072: 3034})
+    with pytest.raises(ManifestMismatch, match="EPSG:3034"):
+        tiffref.scan_sequence(files)
+
+
+def test_a_datum_is_the_ensemble_of_its_name(tmp_path):
+    """PROJ writes an ensemble as a datum, even in WKT 2 once it has written it in WKT 1."""
+    pyproj = pytest.importorskip("pyproj")
+    group = tiffref.scan(write(tmp_path / "a.tif", {**LAEA, 3089: 53.0})).group
+    system = pyproj.CRS.from_wkt(group["spatial_ref"].attributes["crs_wkt"]).to_json_dict()
+
+    def located(name, datum, axis=6378137.0):
+        ellipsoid = {"name": "A", "semi_major_axis": axis, "inverse_flattening": 298.257222101}
+        base = {**system["base_crs"], "datum": None, "datum_ensemble": None}
+        base[name] = {**datum, "ellipsoid": ellipsoid}
+        base = {key: value for key, value in base.items() if value is not None}
+        wkt = pyproj.CRS.from_json_dict({**system, "base_crs": base}).to_wkt()
+        assert ("ENSEMBLE" in wkt) == (name == "datum_ensemble")
+        mapping = group["spatial_ref"].with_attributes(crs_wkt=wkt)
+        return locate(group.with_children({**group.children, "spatial_ref": mapping}))
+
+    members = [{"name": "Frame 1989"}, {"name": "Frame 2020"}]
+    ensemble = {"name": "European ensemble", "members": members, "accuracy": "0.1"}
+    first = located("datum_ensemble", ensemble)
+    assert first.is_at(located("datum", {"type": "GeodeticReferenceFrame", "name": "European"}))
+    other = {"type": "GeodeticReferenceFrame", "name": "Other"}
+    assert not first.is_at(located("datum", other))
+    assert not first.is_at(located("datum_ensemble", ensemble, axis=6378138.0))
+
+
 @pytest.mark.filterwarnings("ignore::tiffref.errors.MetadataWarning")
 @pytest.mark.parametrize("what", OTHER)
 def test_a_different_place_is_refused_by_name(tmp_path, what):

@@ -439,25 +439,23 @@ def unify_locations(locations: Sequence[Location]) -> list[Location]:
 
 @functools.lru_cache(maxsize=64)
 def _comparable_crs(wkt: str) -> tuple[str, str]:
-    """Return a form of the CRS without names, for comparison, and a display name."""
+    """Return a form of the CRS without names and order, for comparison, and a display name."""
     try:
         from pyproj import CRS
-        from pyproj.exceptions import CRSError
-    except ImportError:
-        return wkt, wkt[:60]
-    try:
+
         crs = CRS.from_wkt(wkt)
-    except CRSError:
+    except (ImportError, RuntimeError):  # pyproj's errors are RuntimeErrors
         return wkt, wkt[:60]
-    code = crs.to_authority(min_confidence=70)  # equivalent, though names may differ
-    if code is not None:
-        return ":".join(code), ":".join(code)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PROJ strings lose details of most systems
-            label = crs.to_proj4()
-    except CRSError:
-        label = crs.name  # a local system
+    codes = (crs.to_authority(name, 70) for name in ("EPSG", "ESRI", "IAU_2015"))
+    if (code := next(filter(None, codes), None)) is not None:  # equivalent, if names differ
+        crs, label = CRS.from_authority(*code), ":".join(code)
+    else:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # PROJ strings lose details of most systems
+                label = crs.to_proj4()
+        except RuntimeError:
+            label = crs.name  # a local system
     return json.dumps(_without_names(crs.to_json_dict()), sort_keys=True), label
 
 
@@ -466,11 +464,20 @@ _DEFINED_BY_NAME = frozenset({"method", "datum", "datum_ensemble"})
 
 
 def _without_names(node: Any, part: str = "") -> Any:
-    if isinstance(node, list):
-        return [_without_names(item, part) for item in node]
+    if isinstance(node, list):  # the order of axes does not matter: rasters have x, y
+        return sorted((_without_names(item, part) for item in node), key=repr)
+    if isinstance(node, str):  # PROJ replaces ensembles by a datum in older WKT
+        return node.removesuffix(" ensemble")
     if not isinstance(node, dict):
         return node
-    dropped = {"$schema", "scope", "area", "bbox", "usages", "remarks", "id", "abbreviation"}
+    dropped = {
+        "$schema", "scope", "area", "bbox", "usages", "remarks", "id", "abbreviation", "type",
+        "members", "accuracy",
+    }  # fmt: skip
     if part not in _DEFINED_BY_NAME and "value" not in node:
         dropped.add("name")
-    return {name: _without_names(item, name) for name, item in node.items() if name not in dropped}
+    return {
+        name.removesuffix("_ensemble"): _without_names(item, name)
+        for name, item in node.items()
+        if name not in dropped
+    }
