@@ -10,9 +10,14 @@ import pytest
 from groups import make_group, make_image
 
 from tiffref.errors import Finding, InvalidReferences, ManifestMismatch
-from tiffref.formats.zarr_metadata import parse_metadata, to_documents, to_plain
+from tiffref.formats.zarr_metadata import OME_XML, parse_metadata, to_plain, to_texts
 from tiffref.model.array import Array, Group
 from tiffref.model.codec import ForeignCodec, SegmentCodec
+
+
+def to_documents(group: Group, zarr_format: int) -> dict[str, Any]:
+    texts = to_texts(group, zarr_format)
+    return {key: text if key.endswith(OME_XML) else json.loads(text) for key, text in texts.items()}
 
 
 def test_v2_documents(tmp_path: Path) -> None:

@@ -377,14 +377,18 @@ def runs_short(codec: SegmentCodec, data: bytes, n_rows: int) -> bool:
         If the bytes do not decode at all.
     """
     codec = accepting_truncated(codec)
-    samples = decode_segment(codec, data)[:, :n_rows]
+
+    def decode(stream: bytes) -> NDArray:
+        return decode_segment(codec, stream)[:, :n_rows]
+
+    samples = decode(data)
     if compression_of(codec.compression).kind != "image":
         return False
     has_end = find_end_check(codec)
     if has_end and not has_end(data):
-        return not _is_whole(data, lambda stream: _decodes_to(codec, stream, samples))
+        return not _is_whole(decode, data, samples)
     tails = (in_first_bit_order(tail, codec.fill_order) for tail in _TAILS)
-    return not all(_decodes_to(codec, bytes(data) + tail, samples) for tail in tails)
+    return not all(_decodes_to(decode, bytes(data) + tail, samples) for tail in tails)
 
 
 def decoder_name(codec: SegmentCodec) -> str:
@@ -412,24 +416,17 @@ def check_not_truncated(decode: Callable[[bytes], NDArray], data: Any, image: ND
     ValueError
         If its decoder made up samples.
     """
-
-    def is_same(stream: bytes) -> bool:
-        try:
-            return np.array_equal(decode(stream), image)
-        except DECODING_ERRORS:
-            return False
-
-    if not _is_whole(data, is_same):
+    if not _is_whole(decode, data, image):
         raise ValueError("the stream ends before its last sample")
 
 
-def _is_whole(data: Any, is_same: Callable[[bytes], bool]) -> bool:
+def _is_whole(decode: Callable[[bytes], NDArray], data: Any, samples: NDArray) -> bool:
     """Return whether a stream without its end has all samples, by those of changed streams."""
     if data[:4] == START_OF_WEBP:  # a complete stream is read to its end
         start = bytes(data[: webp_end(data) - 8])
-        return not all(is_same(start + tail[:8]) for tail in _TAILS[:3])
+        return not all(_decodes_to(decode, start + tail[:8], samples) for tail in _TAILS[:3])
     start = _written_part(data)
-    return all(is_same(start + tail) for tail in _TAILS)
+    return all(_decodes_to(decode, start + tail, samples) for tail in _TAILS)
 
 
 _MAX_LAST_ZEROS = 4
@@ -500,12 +497,11 @@ def _tails() -> Iterator[bytes]:
 _TAILS = tuple(_tails())
 
 
-def _decodes_to(codec: SegmentCodec, data: bytes, samples: NDArray) -> bool:
+def _decodes_to(decode: Callable[[bytes], NDArray], stream: bytes, samples: NDArray) -> bool:
     try:
-        decoded = decode_segment(codec, data)[:, : samples.shape[1]]
-    except MalformedTiff:
+        return np.array_equal(decode(stream), samples, equal_nan=samples.dtype.kind in "fc")
+    except DECODING_ERRORS:
         return False
-    return np.array_equal(decoded, samples, equal_nan=samples.dtype.kind in "fc")
 
 
 def decode_chunk(codec: SegmentCodec, data: Any, out: NDArray | None = None) -> NDArray:

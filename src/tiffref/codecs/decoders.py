@@ -400,25 +400,12 @@ def _decode(
     blobs: Mapping[int, Sequence[bytes]] | None = None,
     as_rgb: bool = False,
 ) -> NDArray:
-    """Decode a segment of `rows` rows with libtiff, optionally to RGB."""
-    tiff = _build_tiff(codec, bytes(data), rows, tags, blobs or {})
-    samples = imagecodecs.tiff_decode(tiff, asrgb=as_rgb, verbose=0)
-    return np.ascontiguousarray(samples[..., :3]) if as_rgb else samples
-
-
-def _build_tiff(
-    codec: SegmentCodec,
-    data: bytes,
-    rows: int,
-    tags: Sequence[Tag],
-    blobs: Mapping[int, Sequence[bytes]],
-) -> bytes:
-    """Build a TIFF with one strip.
+    """Decode a segment of `rows` rows with libtiff, optionally to RGB, as the strip of a TIFF.
 
     `tags` override the default ones; `blobs` are the data to which the values of tags are offsets.
     """
     _, _, columns, samples = codec.shape
-    dtype = np.dtype(codec.dtype)
+    dtype, blobs = np.dtype(codec.dtype), blobs or {}
     bits = codec.bits or (1 if dtype.kind == "b" else dtype.itemsize * 8,)
     fields: dict[int, tuple[int, Sequence[int]]] = {
         256: (_LONG, [columns]),
@@ -436,7 +423,9 @@ def _build_tiff(
     }
     fields |= {number: (kind, values) for number, kind, values in tags}
     fields |= {number: (_LONG, [0] * len(parts)) for number, parts in blobs.items()}
-    return _write_tiff(codec.byteorder, fields, {273: [data], **blobs})
+    tiff = _write_tiff(codec.byteorder, fields, {273: [bytes(data)], **blobs})
+    decoded = imagecodecs.tiff_decode(tiff, asrgb=as_rgb, verbose=0)
+    return np.ascontiguousarray(decoded[..., :3]) if as_rgb else decoded
 
 
 _DECODING_PHOTOMETRICS = (2, 6, 32844, 32845)

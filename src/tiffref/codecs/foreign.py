@@ -10,7 +10,7 @@ All such chunks are decoded here, for reading, validating, converting and writin
 chunk to zarr that would be refused here.
 
 References: Zarr storage specification version 2; Zarr core specification version 3, with the
-codecs `bytes`, `transpose`, `crc32c` and `sharding_indexed`; RFC 1950, 1952, 8878; blosc's
+codecs `bytes`, `transpose` and `crc32c`; RFC 1950, 1952, 8878; blosc's
 README_CHUNK_FORMAT.rst.
 """
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import imagecodecs
@@ -55,7 +55,7 @@ _Config = Mapping[str, Any]
 
 
 def decode_foreign(
-    codec: ForeignCodec, data: Any, chunks: Sequence[int], dtype: np.dtype, fill_value: Any = None
+    codec: ForeignCodec, data: Any, chunks: Sequence[int], dtype: np.dtype
 ) -> NDArray:
     """Decode a chunk of a document that another program wrote.
 
@@ -65,8 +65,8 @@ def decode_foreign(
         Codec chain of the document.
     data
         The chunk.
-    chunks, dtype, fill_value
-        Chunk shape, dtype and fill value of the array; the latter for missing chunks of a shard.
+    chunks, dtype
+        Chunk shape and dtype of the array.
 
     Returns
     -------
@@ -88,7 +88,7 @@ def decode_foreign(
         if codec.zarr_format == 2:
             samples = _decode_v2(codec.metadata, data, chunks)
         else:
-            samples = _decode_v3(codec.metadata["codecs"], data, tuple(chunks), dtype, fill_value)
+            samples = _decode_v3(codec.metadata["codecs"], data, tuple(chunks), dtype)
     except MalformedTiff:
         raise
     except DECODING_ERRORS as error:
@@ -122,31 +122,19 @@ def check_chunk(
 
 
 def unsafe_codecs(codec: ForeignCodec) -> list[str]:
-    """Return the names of codecs of a chain that are not allowed, including nested ones."""
+    """Return the names of codecs of a chain that are not allowed."""
     allowed = _DECODERS if codec.zarr_format == 2 else _V3_DECODERS
     return [name for name in codec_names(codec) if _v2_name(name) not in allowed]
 
 
 def codec_names(codec: ForeignCodec) -> list[str]:
-    """Return the names of all codecs of a chain, including nested ones."""
-    members = map(codec.metadata.get, ("filters", "compressor", "codecs"))
-    return list(_names([configs for configs in members if configs]))
-
-
-def _names(config: Any) -> Iterator[str]:
-    if isinstance(config, str):
-        yield config
-    elif isinstance(config, list | tuple):
-        for inner in config:
-            yield from _names(inner)
-    elif isinstance(config, Mapping):
-        yield str(config.get("id", config.get("name")))
-        options = config.get("configuration")
-        if isinstance(options, Mapping):
-            yield from _names(options.get("codecs"))
-            yield from _names(options.get("index_codecs"))
-    elif config is not None:
-        yield repr(config)[:40]
+    """Return the names of all codecs of a chain."""
+    filters, compressor, codecs = map(codec.metadata.get, ("filters", "compressor", "codecs"))
+    configs = [*(filters or ()), *([compressor] if compressor else ()), *(codecs or ())]
+    return [
+        config if isinstance(config, str) else str(config.get("id", config.get("name")))
+        for config in configs
+    ]
 
 
 def _v2_name(name: str) -> str:
@@ -261,13 +249,6 @@ def _dtype(config: _Config, *names: str) -> np.dtype:
     return dtype
 
 
-def _categories_size(config: _Config, data: bytes) -> int:
-    dtype = np.dtype(config["dtype"])
-    width = 8 if dtype.hasobject else _dtype(config, "dtype").itemsize
-    stored = _dtype({"id": config["id"], "astype": config.get("astype", "u1")}, "astype")
-    return len(data) // stored.itemsize * width
-
-
 # ---- largest encoded size of some bytes
 
 
@@ -320,8 +301,6 @@ _ROWS: Sequence[tuple[_Decoder, str]] = (
     ),
     (_AS_LARGE._replace(kind="array"), "bitround imagecodecs_delta"),
     (_AS_LARGE._replace(kind="last"), "imagecodecs_floatpred"),
-    (_Decoder(lambda config, data: 8 * len(data), kind="array"), "packbits"),
-    (_Decoder(_categories_size), "categorize"),
     (
         _Decoder(_items_size, encoded_size=_converted, kind="array"),
         "quantize delta fixedscaleoffset astype",
@@ -336,12 +315,10 @@ _ROWS: Sequence[tuple[_Decoder, str]] = (
 )
 _DECODERS = {name: decoder for decoder, names in _ROWS for name in names.split()}
 """The allowed codecs, by their name in Zarr v2."""
-_ZARR_CODECS = frozenset(("cast_value", "scale_offset"))
-"""Codecs of v3 that zarr decodes; they do not change the number of items."""
 _V3_DECODERS: Mapping[str, _Decoder] = {
-    **{name: decoder for name, decoder in _DECODERS.items() if name != "categorize"},
-    **dict.fromkeys(("bytes", "sharding_indexed"), _AS_LARGE._replace(kind="last")),
-    **dict.fromkeys(("transpose", *_ZARR_CODECS), _Decoder(kind="array")),
+    **_DECODERS,
+    "bytes": _AS_LARGE._replace(kind="last"),
+    "transpose": _Decoder(kind="array"),
 }
 """The allowed codecs of Zarr v3; `_decode_v3` handles the additional ones itself."""
 
@@ -383,7 +360,7 @@ def _as_items(value: Any, dtype: np.dtype) -> NDArray:
 
 
 def _decode_v3(
-    codecs: Sequence[Any], data: Any, shape: tuple[int, ...], dtype: np.dtype, fill_value: Any
+    codecs: Sequence[Any], data: Any, shape: tuple[int, ...], dtype: np.dtype
 ) -> NDArray:
     configs = list(map(_to_v2_config, codecs))
     kinds = [_V3_DECODERS[config["id"]].kind for config in configs]
@@ -391,20 +368,12 @@ def _decode_v3(
     if last < 0 or "stream" in kinds[:last]:
         raise ValueError("the codecs do not turn an array into bytes exactly once")
     arrays, to_bytes, streams = configs[:last], configs[last], configs[last + 1 :]
-    n_items = math.prod(shape)
-    if to_bytes["id"] == "sharding_indexed":
-        n_bytes = _shard_bytes(to_bytes, shape, dtype)
-        stored = _decode_chain(streams, data, n_bytes)
-        samples = _decode_shard(to_bytes, _as_bytes(stored), shape, dtype, fill_value)
-        return _decode_arrays(arrays, samples, shape, dtype)
     stored_dtype = dtype
     for config in arrays:
         stored_dtype = _stored_dtype(config, stored_dtype)
-    size = n_items * stored_dtype.itemsize
+    size = math.prod(shape) * stored_dtype.itemsize
     encoded_size = _V3_DECODERS[to_bytes["id"]].encoded_size(to_bytes, size)
     stored = _decode_chain(streams, data, encoded_size)
-    if any(config["id"] in _ZARR_CODECS for config in arrays):
-        return _decode_by_zarr(codecs[: last + 1], _as_bytes(stored), shape, dtype)
     if to_bytes["id"] == "bytes":
         order: Literal["<", ">"] = ">" if to_bytes.get("endian") == "big" else "<"
         samples = np.frombuffer(_as_bytes(stored), stored_dtype.newbyteorder(order))
@@ -422,8 +391,6 @@ def _to_v2_config(config: Any) -> dict[str, Any]:
 
 def _stored_dtype(config: _Config, dtype: np.dtype) -> np.dtype:
     """Return the dtype that an array-to-array codec stores for items of a dtype."""
-    if config["id"] == "packbits":
-        return np.dtype("u1")
     is_converted = _V3_DECODERS[config["id"]].encoded_size is _converted
     return _item_types(config)[0] if is_converted else dtype
 
@@ -458,87 +425,3 @@ def _transpose_order(config: _Config, n_dims: int) -> Sequence[int]:
     if sorted(axes) != list(range(n_dims)):
         raise ValueError(f"not an order of {n_dims} axes: {axes}")
     return axes
-
-
-def _decode_by_zarr(
-    codecs: Sequence[Any], data: bytes, shape: tuple[int, ...], dtype: np.dtype
-) -> NDArray:
-    """Read an array of this one chunk with zarr."""
-    import zarr
-
-    document = {
-        "zarr_format": 3,
-        "node_type": "array",
-        "shape": shape,
-        "data_type": dtype.name,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shape}},
-        "chunk_key_encoding": {"name": "v2", "configuration": {"separator": "."}},
-        "fill_value": 0,
-        "attributes": {},
-        "codecs": list(codecs),
-    }
-    key = ".".join("0" for _ in shape) or "0"
-    to_buffer = zarr.core.buffer.default_buffer_prototype().buffer.from_bytes
-    store = zarr.storage.MemoryStore(
-        {"zarr.json": to_buffer(json.dumps(document).encode()), key: to_buffer(data)},
-        read_only=True,
-    )
-    return np.asarray(zarr.open_array(store, mode="r")[...])
-
-
-# ---- shards
-
-_MISSING_CHUNK = 2**64 - 1
-
-
-def _inner_shape(config: _Config, shape: tuple[int, ...]) -> tuple[int, ...]:
-    inner = tuple(config["chunk_shape"])
-    if len(inner) != len(shape) or any(
-        type(part) is not int or part < 1 or whole % part
-        for part, whole in zip(inner, shape, strict=True)
-    ):
-        raise ValueError(f"chunks of {inner} do not fill a shard of {shape}")
-    return inner
-
-
-def _index_bytes(config: _Config, n_chunks: int) -> int:
-    names = [_to_v2_config(inner)["id"] for inner in config.get("index_codecs", ())]
-    if names[:1] != ["bytes"] or set(names[1:]) - {"crc32c"}:
-        raise ValueError(f"the index of a shard is encoded by {names}")
-    return 16 * n_chunks + 4 * (len(names) - 1)
-
-
-def _shard_bytes(config: _Config, shape: tuple[int, ...], dtype: np.dtype) -> int:
-    n_chunks = math.prod(shape) // max(1, math.prod(_inner_shape(config, shape)))
-    n_bytes = math.prod(shape) * dtype.itemsize
-    return _compressed({}, n_bytes) + 4096 * n_chunks + _index_bytes(config, n_chunks)
-
-
-def _decode_shard(
-    config: _Config, data: bytes, shape: tuple[int, ...], dtype: np.dtype, fill: Any
-) -> NDArray:
-    inner = _inner_shape(config, shape)
-    grid = tuple(whole // part for whole, part in zip(shape, inner, strict=True))
-    length = _index_bytes(config, math.prod(grid))
-    if length > len(data):
-        raise ValueError("the index of a shard is truncated")
-    is_at_start = config.get("index_location", "end") == "start"
-    raw = data[:length] if is_at_start else data[len(data) - length :]
-    to_bytes, *streams = map(_to_v2_config, config["index_codecs"])
-    order = ">" if to_bytes.get("endian") == "big" else "<"
-    decoded = _decode_chain(streams, raw, 16 * math.prod(grid))
-    index = np.frombuffer(_as_bytes(decoded), f"{order}u8")
-    samples = np.full(shape, 0 if fill is None else fill, dtype)
-    for position, (offset, n_bytes) in zip(
-        np.ndindex(*grid), index.reshape(-1, 2).tolist(), strict=True
-    ):
-        if offset == n_bytes == _MISSING_CHUNK:
-            continue
-        if offset + n_bytes > len(data):
-            raise ValueError("a chunk lies outside its shard")
-        part = _decode_v3(config["codecs"], data[offset : offset + n_bytes], inner, dtype, fill)
-        box = tuple(
-            slice(n * size, (n + 1) * size) for n, size in zip(position, inner, strict=True)
-        )
-        samples[box] = part.reshape(inner)
-    return samples

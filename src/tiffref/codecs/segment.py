@@ -53,11 +53,3 @@ class TiffrefSegment(Codec):
     def get_config(self) -> dict[str, Any]:
         """Return the configuration as in the metadata."""
         return {"id": self.codec_id, **self.segment.to_config()}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> TiffrefSegment:
-        """Build the codec from its configuration without the id."""
-        return cls(**config)
-
-    def __repr__(self) -> str:
-        return f"TiffrefSegment({self.segment!r})"

@@ -64,10 +64,6 @@ class Rows(NamedTuple):
     length: NDArray[np.uint64]
     is_whole: bool
 
-    def ranges(self) -> tuple[list[int], ...]:
-        """Return lists of offsets and lengths; none for whole files."""
-        return () if self.is_whole else (self.offset.tolist(), self.length.tolist())
-
 
 def iter_rows(manifest: Manifest) -> Iterator[Rows]:
     """Yield the chunks in sources, in C order within blocks of `BLOCK_ROWS`."""
@@ -213,16 +209,12 @@ def _array_in_format(path: str, array: Array, codec: ForeignCodec, zarr_format: 
             expected=f"zarr_format {codec.zarr_format}",
         )
     little = array.dtype.newbyteorder("<")
-    inlined = {
-        flat: _compress_zstd(_decode(array, codec, data).astype(little).tobytes())
-        for flat, data in array.manifest.inlined.items()
-    }
+    inlined = {}
+    for flat, data in array.manifest.inlined.items():
+        samples = decode_foreign(codec, data, array.chunks, array.dtype)
+        inlined[flat] = _compress_zstd(samples.astype(little).tobytes())
     own = _zstd_codec(math.prod(array.chunks), little.str)
     return replace(array, codecs=(own,), manifest=replace(array.manifest, inlined=inlined))
-
-
-def _decode(array: Array, codec: ForeignCodec, data: bytes) -> NDArray:
-    return decode_foreign(codec, data, array.chunks, array.dtype, array.fill_value)
 
 
 def _is_plain_coordinate(array: Array, codec: SegmentCodec) -> bool:
@@ -316,8 +308,11 @@ def to_kerchunk(
         rule = KeyRule.written(path, plan.zarr_format)
         urls = [plan.addresses[source.url] for source in array.manifest.sources]
         for rows in iter_rows(array.manifest):
-            keys = rule.keys(array.grid, rows.flat)
-            refs.update(zip(keys, _values(urls, rows), strict=True))
+            columns: list[list[Any]] = [[urls[row] for row in rows.source.tolist()]]
+            if not rows.is_whole:
+                columns += rows.offset.tolist(), rows.length.tolist()
+            values = map(list, zip(*columns, strict=True))
+            refs.update(zip(rule.keys(array.grid, rows.flat), values, strict=True))
         for flat, data in sorted(array.manifest.inlined.items()):
             refs[rule.key(array.grid, flat)] = encode_inlined(data)
     if version == 0:
@@ -389,11 +384,6 @@ def _use_template(address: str, templates: Mapping[str, str]) -> str:
 
 
 # ---- rows
-
-
-def _values(urls: Sequence[str], rows: Rows) -> list[list]:
-    columns = [urls[row] for row in rows.source.tolist()], *rows.ranges()
-    return [list(row) for row in zip(*columns, strict=True)]
 
 
 def _iter_json(plan: Plan, version: int) -> Iterator[bytes]:

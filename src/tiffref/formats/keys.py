@@ -65,9 +65,7 @@ class KeyRule:
         """
         if not grid:
             return self.scalar
-        if math.prod(grid) <= FEW_ROWS:
-            return self.all_keys(grid)[flat]
-        return self.lead + _format_index(grid, flat, self.separator)
+        return self.lead + self.separator.join(map(str, np.unravel_index(flat, grid)))
 
     def all_keys(self, grid: tuple[int, ...]) -> list[str]:
         """Return the keys of all chunks of a grid of at most `FEW_ROWS`, in C order."""
@@ -105,14 +103,6 @@ class KeyRule:
 def _all_keys(lead: str, grid: tuple[int, ...], separator: str) -> list[str]:
     indices = itertools.product(*(map(str, range(n_chunks)) for n_chunks in grid))
     return [lead + separator.join(index) for index in indices]
-
-
-def _format_index(grid: tuple[int, ...], flat: int, separator: str) -> str:
-    indices = []
-    for n_chunks in reversed(grid):
-        flat, index = divmod(flat, n_chunks)
-        indices.append(str(index))
-    return separator.join(reversed(indices))
 
 
 _WRITTEN_RULES = {2: KeyRule("", ".", "0"), 3: KeyRule("c/", "/", "c")}

@@ -39,15 +39,6 @@ OME_XML = "METADATA.ome.xml"
 _DIMS, _MASK = "_ARRAY_DIMENSIONS", "_FillValue"
 
 
-def to_documents(group: Group, zarr_format: int = 2, *, is_own: bool = False) -> dict[str, Any]:
-    """Return the metadata documents of a group and its nodes, as JSON values (OME-XML as text).
-
-    Parameters and errors as in `to_texts`.
-    """
-    texts = to_texts(group, zarr_format, is_own=is_own)
-    return {key: text if key.endswith(OME_XML) else json.loads(text) for key, text in texts.items()}
-
-
 def to_texts(
     group: Group,
     zarr_format: int = 2,

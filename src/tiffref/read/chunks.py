@@ -96,7 +96,7 @@ def decode_chunk(array: Array, decoder: Decoder, data: Any, target: NDArray, inn
         If the bytes are not such a chunk.
     """
     if isinstance(decoder, ForeignCodec):
-        block = _decode_foreign(array, decoder, data)
+        block = decode_foreign(decoder, data, array.chunks, array.dtype)
     elif inner is None and target.flags.c_contiguous and not decoder.codec.transposes:
         decoder.decode(data, target.reshape(decoder.codec.shape))
         return
@@ -111,7 +111,7 @@ def decode_whole(array: Array, decoder: Decoder, data: Any) -> NDArray:
     """Decode a chunk into a new array; parameters and errors as in `decode_chunk`."""
     if isinstance(decoder, ForeignCodec):
         # numcodecs may return a view of a buffer that is overwritten later
-        return np.array(_decode_foreign(array, decoder, data))
+        return np.array(decode_foreign(decoder, data, array.chunks, array.dtype))
     return undo_transposes(decoder.codec, decoder.decode(data)).reshape(array.chunks)
 
 
@@ -140,10 +140,6 @@ def _scratch_array(decoder: SegmentDecoder) -> NDArray:
     if array is None or array.dtype != dtype or array.shape != shape:
         array = _scratch.array = np.empty(shape, dtype)
     return array
-
-
-def _decode_foreign(array: Array, codec: ForeignCodec, data: Any) -> NDArray:
-    return decode_foreign(codec, data, array.chunks, array.dtype, array.fill_value)
 
 
 # ---- the cache

@@ -31,7 +31,7 @@ from ..errors import SelectionError
 from ..formats.columnar import missing_columns
 from ..formats.kerchunk import in_format
 from ..formats.keys import BLOCK_ROWS, KeyRule, parse_key
-from ..formats.zarr_metadata import to_documents
+from ..formats.zarr_metadata import to_text, to_texts
 from ..io.urls import to_document_url
 from ..model.array import Array, Group, chunk_grid, plain_codec
 from ..model.codec import ForeignCodec, SegmentCodec
@@ -212,7 +212,7 @@ class KeySpace:
 
     Parameters
     ----------
-    documents
+    texts
         Metadata by key.
     arrays
         Arrays by path; "" is the root.
@@ -225,12 +225,12 @@ class KeySpace:
 
     def __init__(
         self,
-        documents: Mapping[str, bytes],
+        texts: Mapping[str, str],
         arrays: dict[str, ExposedArray],
         unlisted: frozenset[str] = frozenset(),
         zarr_format: int = 2,
     ) -> None:
-        self.documents = documents
+        self.documents = {key: text.encode() for key, text in texts.items()}
         self.arrays = arrays
         self._unlisted = unlisted
         self._listed_arrays = [path for path in arrays if path not in unlisted]
@@ -354,41 +354,30 @@ def build_keys(
     }
     visible = group.map_arrays(lambda path, _: exposed[path].visible)
     # our own codecs, because other packages may have registered the portable names
-    documents_of = functools.partial(to_documents, zarr_format=zarr_format, is_own=True)
+    texts_of = functools.partial(to_texts, zarr_format=zarr_format, is_own=True)
     if main is None or (main and zarr_format == 3):
-        documents = documents_of(visible) if visible.children else {}
-        return KeySpace(_encode(documents), exposed, zarr_format=zarr_format)
+        texts = texts_of(visible) if visible.children else {}
+        return KeySpace(texts, exposed, zarr_format=zarr_format)
     below = visible.with_children({name: child for name, child in visible.children.items() if name})
-    documents = documents_of(below)
+    texts = texts_of(below)
     if zarr_format == 3 and below.children:
-        return KeySpace(_encode(documents), exposed, zarr_format=zarr_format)
-    root = _merge_attributes(documents, documents_of(Group({"": exposed[main].visible})))
+        return KeySpace(texts, exposed, zarr_format=zarr_format)
+    root = _merge_attributes(texts, texts_of(Group({"": exposed[main].visible})))
     unlisted = frozenset({"", ".zarray"})
     if len(exposed) == 1:
-        unlisted = frozenset((*documents, main)) - root.keys() - {""}
+        unlisted = frozenset((*texts, main)) - root.keys() - {""}
     exposed[""] = exposed[main]
-    return KeySpace(_encode({**documents, **root}), exposed, unlisted, zarr_format)
+    return KeySpace({**texts, **root}, exposed, unlisted, zarr_format)
 
 
-def _merge_attributes(
-    group: Mapping[str, dict[str, Any]], array: Mapping[str, dict[str, Any]]
-) -> dict[str, dict[str, Any]]:
+def _merge_attributes(group: Mapping[str, str], array: Mapping[str, str]) -> dict[str, str]:
     """Return the documents of a root array, with the attributes of the group added."""
-    merged = dict(array)
-    if ".zattrs" in merged:
-        merged[".zattrs"] = {**group.get(".zattrs", {}), **merged[".zattrs"]}
-    else:
-        attributes = {**group["zarr.json"]["attributes"], **merged["zarr.json"]["attributes"]}
-        merged["zarr.json"] = {**merged["zarr.json"], "attributes": attributes}
-    return merged
-
-
-def _encode(documents: Mapping[str, Any]) -> dict[str, bytes]:
-    """Encode JSON values, and OME-XML, which is text."""
-    return {
-        key: (value if isinstance(value, str) else json.dumps(value)).encode()
-        for key, value in documents.items()
-    }
+    if ".zattrs" in array:
+        attributes = json.loads(group.get(".zattrs", "{}")) | json.loads(array[".zattrs"])
+        return {**array, ".zattrs": to_text(attributes)}
+    root, document = json.loads(group["zarr.json"]), json.loads(array["zarr.json"])
+    document["attributes"] = root["attributes"] | document["attributes"]
+    return {**array, "zarr.json": to_text(document)}
 
 
 def read_value(value: bytes | Chunk | None, byte_range: ByteRequest | None, fetch: Fetcher) -> Any:
