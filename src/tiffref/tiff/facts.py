@@ -330,12 +330,6 @@ def _rows_per_strip(ifd: Directory, shape: tuple[int, int, int, int, int]) -> in
     return n_rows  # as in libtiff, 0 means all rows if there is a single strip
 
 
-def _is_magnified(ifd: Directory) -> bool:
-    """Return whether an NDPI image shows the specimen: maps and labels have no magnification."""
-    value = ifd.get(_MAGNIFICATION)
-    return not isinstance(value, int | float) or value > 0
-
-
 def _writer_quirk(reader: TiffReader, ifd: Directory) -> str:
     """Return the name of the writer or format if its tags must not be taken literally."""
     first = reader.first
@@ -348,9 +342,10 @@ def _writer_quirk(reader: TiffReader, ifd: Directory) -> str:
                 if software.startswith(start):
                     return name
     if reader.header.is_ndpi:
-        # fluorescence NDPI declares 8-bit RGB but stores 16-bit gray
-        mode = first.get(_CAPTURE_MODE)
-        return _NDPI_GRAY if isinstance(mode, int) and mode >= 6 and _is_magnified(ifd) else ""
+        # fluorescence NDPI declares 8-bit RGB but stores 16-bit gray, except for maps and labels
+        mode, magnification = first.get(_CAPTURE_MODE), ifd.get(_MAGNIFICATION)
+        is_specimen = not isinstance(magnification, int | float) or magnification > 0
+        return _NDPI_GRAY if isinstance(mode, int) and mode >= 6 and is_specimen else ""
     return "lsm" if _LSM_INFO in first.entries else ""
 
 
@@ -430,7 +425,7 @@ def _decoder_tables(reader: TiffReader, ifd: Directory, compression: int) -> dic
     tables = ifd.get(347)
     if tables and isinstance(tables, bytes):
         found["jpeg_tables"] = tables
-    if compression == OLD_JPEG or compression in JPEG:
+    if compression in _STREAMED:
         start = first_bytes(reader, ifd)
         found["is_jfif"] = compression in _JFIF_KINDS and start[6:10] == b"JFIF"
         frame = jpeg_frame(start)
@@ -542,14 +537,12 @@ def _ndpi_tile(reader: TiffReader, ifd: Directory) -> tuple[tuple[int, int, int]
     starts = ifd.column(_MCU_STARTS)
     if not len(starts) or 273 not in ifd:
         return None
-    header = reader.read(int(ifd.column(273)[0]), int(starts[0]))
-    restart_tile = _restart_tile(header)
-    return restart_tile and ((1, *restart_tile[0]), restart_tile[1])
+    return _restart_tile(reader.read(int(ifd.column(273)[0]), int(starts[0])))
 
 
 @functools.lru_cache(64)
-def _restart_tile(header: bytes) -> tuple[tuple[int, int], bytes] | None:
-    """Return the shape of one restart interval, and a JPEG header of that size for it.
+def _restart_tile(header: bytes) -> tuple[tuple[int, int, int], bytes] | None:
+    """Return the tile shape of one restart interval, and a JPEG header of that size for it.
 
     None if there are no intervals, or the first one does not start right after the header.
     """
@@ -567,7 +560,6 @@ def _restart_tile(header: bytes) -> tuple[tuple[int, int], bytes] | None:
     if not restart or factors is None or header_end != len(header):
         return None
     changed = bytearray(header)
-    tile = 8 * factors[1], 8 * factors[0] * restart
-    changed[place : place + 2] = tile[0].to_bytes(2, "big")
-    changed[place + 2 : place + 4] = tile[1].to_bytes(2, "big")
-    return tile, bytes(changed)
+    rows, columns = 8 * factors[1], 8 * factors[0] * restart
+    changed[place : place + 4] = rows.to_bytes(2, "big") + columns.to_bytes(2, "big")
+    return (1, rows, columns), bytes(changed)

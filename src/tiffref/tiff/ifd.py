@@ -526,6 +526,8 @@ class TiffReader:
 
         A chain that ends in a loop or outside the file becomes a finding.
         """
+        if not self._chain:
+            self._append_to_chain(self.first.offset)
         while not self._is_chain_complete and (limit is None or len(self._chain) < limit):
             if len(self._chain) >= _MIN_BULK_WALK and self.source.is_local:
                 view = self.source.as_buffer()
@@ -537,9 +539,6 @@ class TiffReader:
 
     def _read_next(self) -> None:
         """Read the next IFD of the chain."""
-        if not self._chain:
-            self._append_to_chain(self.first.offset)
-            return
         last = self._directories[self._chain[-1]]
         if not self.source.is_local:
             place = last.next_offset + self.base, last.end - last.offset
@@ -607,18 +606,12 @@ class TiffReader:
             if has_loop:
                 what = "the chain of IFDs returns to an earlier one"
             self.add_finding(last, what, "next IFD", f"offset {offset}", not has_loop)
-            if has_loop:
-                self._cut_loop(self._chain.index(offset))
-
-    def _cut_loop(self, start: int) -> None:
-        """End a chain with a loop that excludes its first IFD where tifffile ends it.
-
-        tifffile checks for loops at the hundredth IFD, and keeps the IFDs up to the repeated one.
-        """
-        self.has_loop = True
-        period = len(self._chain) - start
-        if 0 < start < len(self._chain) < _LOOP_DETECTED_AT:
-            del self._chain[start + (_LOOP_DETECTED_AT - 1 - start) % period + 1 :]
+            self.has_loop |= has_loop
+            start = self._index.get(offset, 0)
+            if 0 < start < len(self._chain) < _LOOP_DETECTED_AT:
+                # tifffile looks for loops at the hundredth IFD, and ends the chain there
+                n_more = (_LOOP_DETECTED_AT - 1 - start) % (len(self._chain) - start)
+                del self._chain[start + n_more + 1 :]
 
     def _walk_buffer(self, view: Any) -> None:
         """Follow the chain through a buffer of the whole file; written for a million IFDs."""

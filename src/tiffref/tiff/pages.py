@@ -394,14 +394,6 @@ class Pages:
                 kind[row] = keys.setdefault(key, int(kind.max()) + 1 if keys else number)
         return kind
 
-    def series_key(self, row: int) -> tuple[object, ...]:
-        """Return a key that is equal for images of the same series."""
-        ifd = self.facts(row)
-        return (
-            ifd.shape, ifd.rows_per_strip, ifd.tile, ifd.sample_format, ifd.bits, ifd.fill_order,
-            ifd.predictor, ifd.compression, ifd.extra_samples, ifd.photometric,
-        )  # fmt: skip
-
     def shape(self, row: int) -> tuple[tuple[int, ...], str]:
         """Return shape and axes of an image as `imread` returns them."""
         ifd = self.facts(row)

@@ -218,7 +218,7 @@ def plan_level(
     segment = segment_shape(ifd.shape, ifd.tile, ifd.rows_per_strip)
     _check_addressable(ifd, level.shape, segment)
     if 0 in level.shape:
-        return LevelPlan(_empty(level.shape, ifd.dtype or "|b1", dims), True)
+        return LevelPlan(Array.from_values(np.empty(level.shape, ifd.dtype or "|b1"), dims), True)
     codecs, of_page = _codec_table(level, is_short)
     if not is_native and len(codecs) == 1 and codecs[0].is_plain and ifd.tile is None:
         planes = _contiguous_planes(level, split_strips(ifd, segment[2])[0])
@@ -252,15 +252,6 @@ def _check_addressable(ifd: IfdFacts, shape: tuple[int, ...], segment: Shape5) -
             "the image size in bytes exceeds 63 bits", tag="ImageWidth (256), ImageLength (257)",
             ifd=ifd.name, got=f"{ifd.dtype} samples of shape {ifd.shape}",
         )  # fmt: skip
-
-
-def _empty(shape: tuple[int, ...], dtype: str, dims: tuple[str, ...]) -> Array:
-    chunks = tuple(max(1, n) for n in shape)
-    grid = chunk_grid(shape, chunks)
-    little = np.dtype(dtype).newbyteorder("<").str
-    codec = SegmentCodec((1, 1, 1, math.prod(chunks)), little)
-    manifest = Manifest.from_columns(grid, (), [], [])
-    return Array(shape, chunks, np.dtype(dtype).newbyteorder("="), dims, (codec,), manifest)
 
 
 def _codec_table(level: LevelFacts, is_short: bool) -> tuple[list[SegmentCodec], np.ndarray | None]:
@@ -442,10 +433,12 @@ def segment_codec(ifd: IfdFacts, *, is_short: bool = False) -> SegmentCodec:
     parameters: dict[str, Any] = {}
     if ifd.compression in _WITH_PARAMETERS or ifd.tables or ifd.photometric == _YCBCR:
         parameters = _parameters(ifd)
+    edge: Any = None
+    if is_short:  # the part of the last segment that lies inside the image
+        edge = tuple(n % s or s for n, s in zip(ifd.shape[1:4], shape[1:4], strict=True))
     codec = _codec_without_parameters(
-        shape[1:], _cropped_shape(ifd.shape, shape) if is_short else None,
-        "<f4" if "calibration" in parameters else None, ifd.dtype, ifd.compression, ifd.predictor,
-        ifd.byteorder, ifd.bits, ifd.sample_format, ifd.fill_order,
+        shape[1:], edge, "<f4" if "calibration" in parameters else None, ifd.dtype,
+        ifd.compression, ifd.predictor, ifd.byteorder, ifd.bits, ifd.sample_format, ifd.fill_order,
         ifd.photometric if _is_subsampled(ifd) or ifd.compression in _NEED_PHOTOMETRIC else 1,
     )  # fmt: skip
     return replace(codec, parameters=parameters) if parameters else codec
@@ -486,12 +479,6 @@ def _codec_without_parameters(
         photometric=photometric,
         edge=edge,
     )
-
-
-def _cropped_shape(page: Shape5, segment: Shape5) -> tuple[int, int, int]:
-    """Return the shape of the part of the last segment that lies inside the image."""
-    _, *edge = (n % s or s for n, s in zip(page[:4], segment[:4], strict=True))
-    return tuple(edge)  # type: ignore[return-value]
 
 
 def _is_subsampled(ifd: IfdFacts) -> bool:

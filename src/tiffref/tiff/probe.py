@@ -138,8 +138,10 @@ def checked_array(
     array = probe.with_exact_lzw_ends(plan.array)
     whole = array if level.ifds[0].tile else probe.with_whole_strips(array)
     chosen = [] if whole is None else probe.choose(whole)
-    is_exact = whole is not None and (_has_exact_ends(whole) or probe.are_exact(whole, chosen))
-    if is_exact and whole is not None:
+    # LZW segments with exact ends have been tested
+    if whole is not None and (
+        "ends_exactly" in _codecs(whole)[0].parameters or probe.are_exact(whole, chosen)
+    ):
         array = whole
     else:
         array = plan_level(level, dims, is_short=True, is_native=is_native).array
@@ -545,11 +547,6 @@ class _Probe:
 
 def _codecs(array: Array) -> tuple[SegmentCodec, ...]:
     return cast("tuple[SegmentCodec, ...]", array.codecs)
-
-
-def _has_exact_ends(array: Array) -> bool:
-    """Return whether the segments were tested by `with_exact_lzw_ends`."""
-    return "ends_exactly" in _codecs(array)[0].parameters
 
 
 def _codec_at(array: Array, n: int) -> SegmentCodec:

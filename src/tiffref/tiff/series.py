@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import operator
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -225,6 +226,13 @@ def _group_similar(pages: Pages, *, with_pixels: bool) -> list[Level]:
     return _group_by_key(pages, below, with_pixels=with_pixels)
 
 
+_series_key = operator.attrgetter(
+    "shape", "rows_per_strip", "tile", "sample_format", "bits", "fill_order", "predictor",
+    "compression", "extra_samples", "photometric",
+)  # fmt: skip
+"""The facts in which the images of a series agree."""
+
+
 def _group_by_key(pages: Pages, below: dict[int, list[int]], *, with_pixels: bool) -> list[Level]:
     kind = pages.kind.tolist()
     n_chain = len(kind) - sum(map(len, below.values()))
@@ -236,7 +244,11 @@ def _group_by_key(pages: Pages, below: dict[int, list[int]], *, with_pixels: boo
         for member in (row, *below.get(row, ())):
             number = kind[member]
             if number not in key_of:
-                key_of[number] = _series_key(pages, member, with_pixels)
+                try:
+                    is_image = _is_image(pages, member, with_pixels)
+                    key_of[number] = _series_key(pages.facts(member)) if is_image else None
+                except MalformedTiff:  # a level of its own, which holds the error
+                    key_of[number] = pages.directory(member).offset
             key = key_of[number]
             if key is not None:
                 groups.setdefault(key, []).append(member)
@@ -249,14 +261,6 @@ def _is_image(pages: Pages, row: int, with_pixels: bool) -> bool:
         return False
     # strips or tiles of an image of size 0 are a fault, which its level reports
     return not with_pixels or 0 not in pages.facts(row).shape or ifd.n_listed_segments > 0
-
-
-def _series_key(pages: Pages, row: int, with_pixels: bool) -> object:
-    """Return a key that is equal for images of the same series; None if there is no image."""
-    try:
-        return pages.series_key(row) if _is_image(pages, row, with_pixels) else None
-    except MalformedTiff:
-        return pages.directory(row).offset  # a level of its own, which holds the error
 
 
 def _empty_series(pages: Pages) -> list[Series]:
@@ -464,7 +468,10 @@ class ImageJSeries:
             self.defects.append(f"{counted} {self._sizes_text()}")
         if is_final(self.head, 0):
             if is_one and self.n_declared != self.n_images:
-                self._resolve_counts()
+                # the larger of two contradictory counts that fits the file
+                limit, counts = self._run_limit(), (self.n_declared, self.n_images)
+                if max([n for n in counts if self._end_of(n) <= limit], default=0) != counts[1]:
+                    self.n_images, self.sizes = self.n_declared, dict.fromkeys(self.sizes, 1)
             if self._is_run(is_one):
                 return self._run(is_one)
             if is_one or len(self.reader.chain(2)) == 1:
@@ -488,12 +495,6 @@ class ImageJSeries:
 
     def _run_limit(self) -> int:
         return self.reader.size if self.n_images == 1 else run_limit(self.head, 0)
-
-    def _resolve_counts(self) -> None:
-        """Choose the larger of two contradictory counts that fits the file."""
-        limit, counts = self._run_limit(), (self.n_declared, self.n_images)
-        if max([n for n in counts if self._end_of(n) <= limit], default=0) != self.n_images:
-            self.n_images, self.sizes = self.n_declared, dict.fromkeys(self.sizes, 1)
 
     def _sizes_text(self) -> str:
         return ", ".join(f"{axis}={n}" for axis, n in self.sizes.items())

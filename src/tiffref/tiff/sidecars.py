@@ -80,12 +80,11 @@ class Sidecars:
 
     def read(self, url: str) -> bytes | None:
         """Return the content of a file; None if it does not exist."""
+        return self._read_if_there(url, self._content)
 
-        def content(url: str) -> bytes:
-            with closing(open_source(url, self.storage_options, self.source.allow)) as source:
-                return source.read(0, min(source.size, _MAX_BYTES))
-
-        return self._read_if_there(url, content)
+    def _content(self, url: str) -> bytes:
+        with closing(open_source(url, self.storage_options, self.source.allow)) as source:
+            return source.read(0, min(source.size, _MAX_BYTES))
 
     def facts(self, ending: str) -> FileFacts | None:
         """Return the facts of the TIFF with this extension; None if it does not exist."""
@@ -93,10 +92,8 @@ class Sidecars:
 
     def _read_if_there(self, url: str, read: Callable[[str], _Content]) -> _Content | None:
         url += self._query
-        if self.is_missing(url):
-            return None
         try:
-            return read(url)
+            return None if self.is_missing(url) else read(url)
         except MissingSource:
             return None
         except UntrustedSource:
@@ -350,7 +347,10 @@ def _with_pam(tags: dict[int, Any], data: bytes, report: Report) -> dict[int, An
         model = _sensor_model(words, ".aux.xml", report)
         placed |= {RPCS: model} if model else {}
     bands = root.findall("PAMRasterBand")
-    nodata = _nodata_of_bands(bands, tags.get(_SAMPLES_PER_PIXEL, 1))
+    texts = {band.get("band"): (band.findtext("NoDataValue") or "").strip() for band in bands}
+    n_bands = tags.get(_SAMPLES_PER_PIXEL, 1)
+    last = max(1, n_bands) if isinstance(n_bands, int) else 1
+    nodata = [texts.get(str(n), "") for n in range(1, last + 1)]
     if len(set(nodata)) > 1:
         report.add(".aux.xml", "bands have different nodata; that of the first is used", got=nodata)
     if nodata[0]:
@@ -359,8 +359,11 @@ def _with_pam(tags: dict[int, Any], data: bytes, report: Report) -> dict[int, An
     if first is not None:
         placed |= _classes(first, report)
     items = "".join([*_items(root), *(item for band in bands for item in _items(band))])
-    if items:
-        placed[GDAL_METADATA] = _with_items(placed.get(GDAL_METADATA), items)
+    if items:  # of equal names, the last one counts
+        own = placed.get(GDAL_METADATA)
+        text = own.decode("utf-8", "replace") if isinstance(own, bytes) else str(own or "")
+        head, end, _ = text.rpartition("</GDALMetadata>")
+        placed[GDAL_METADATA] = f"{head or '<GDALMetadata>'}{items}{end or '</GDALMetadata>'}"
     return placed
 
 
@@ -408,13 +411,6 @@ def _classes(band: Element, report: Report) -> dict[int, Any]:
     return {code: values for code, values in tables.items() if values}
 
 
-def _nodata_of_bands(bands: Sequence[Element], n_bands: Any) -> list[str]:
-    """Return the nodata of each band of the TIFF, "" of one that has none."""
-    texts = {band.get("band"): (band.findtext("NoDataValue") or "").strip() for band in bands}
-    n_bands = n_bands if isinstance(n_bands, int) else 1
-    return [texts.get(str(n + 1), "") for n in range(max(1, n_bands))]
-
-
 def _tiepoint(point: Element, shift: float) -> list[float]:
     """Return one point of ModelTiepoint; `shift` is the centre of the first pixel."""
     column, row, *others = (
@@ -450,13 +446,6 @@ def _items(node: Element) -> Iterator[str]:
 
 def _escape(text: str) -> str:
     return html.escape(html.escape(text, quote=False), quote=False)  # GDAL escapes twice
-
-
-def _with_items(value: Any, items: str) -> str:
-    """Append items to the text of tag 42112; for equal names, the last one counts."""
-    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")
-    head, end, _ = text.rpartition("</GDALMetadata>")
-    return f"{head or '<GDALMetadata>'}{items}{end or '</GDALMetadata>'}"
 
 
 def _geokeys(system: str, raster_type: Any, report: Report) -> dict[int, Any]:

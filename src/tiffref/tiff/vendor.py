@@ -8,6 +8,7 @@ without an IFD of their own. Only documented parts of tifffile are used; it is i
 from __future__ import annotations
 
 import contextlib
+import enum
 import functools
 import math
 import re
@@ -114,8 +115,11 @@ class VendorFile(ImageFile):
                 if self.tif.is_ndtiff:
                     self.ndtiff_index.check(self.tif.filename, self.sibling)
                 listing = self.convert(qptiff_series(self.tif) or [*self.tif.series])
-            if not reader.source.is_local and _is_incomplete_ome(listing):
-                return OmeFile(reader, self._siblings).list()
+            if not reader.source.is_local:  # tifffile opens other files of OME-XML only if local
+                levels = [one for series in listing.series if series.kind == "ome"
+                          for one in series.levels]  # fmt: skip
+                if any((level.row < 0).any() for level in levels):
+                    return OmeFile(reader, self._siblings).list()
         except TiffrefError:
             raise
         except PARSE_ERRORS as error:
@@ -282,12 +286,6 @@ class VendorFile(ImageFile):
         first = places[0]
         assert first is not None
         return [replace(first, offset=at, is_own=True) for at in chain]
-
-
-def _is_incomplete_ome(listing: Listing) -> bool:
-    """Return whether planes of OME-XML are missing: tifffile opens other files only if local."""
-    levels = [level for series in listing.series if series.kind == "ome" for level in series.levels]
-    return any((level.row < 0).any() for level in levels)
 
 
 def _check_slide(listing: Listing, url: str) -> None:
@@ -530,15 +528,11 @@ def _with_values(facts: IfdFacts, keyframe: Any) -> IfdFacts:
         padding = [n - m for n, m in zip(shape[2:4], size, strict=True)]
         is_padding = all(0 <= n < m for n, m in zip(padding, facts.tile[1:], strict=True))
         full = keyframe.parent.pages.first
-        if is_padding and _has_factor((full.imagelength, full.imagewidth), size):
+        pairs = [*zip((full.imagelength, full.imagewidth), size, strict=True)]
+        # whether division by one number, rounded down, gives both sizes of the overview
+        if is_padding and max(n // (m + 1) for n, m in pairs) < min(n // m for n, m in pairs):
             shape = (*shape[:2], *size, shape[4])
     return replace(facts, tags=tags, tables=tables, shape=shape)
-
-
-def _has_factor(large: Sequence[int], small: Sequence[int]) -> bool:
-    """Return whether division by one number, rounded down, gives all sizes of an overview."""
-    lowest = max(n // (m + 1) for n, m in zip(large, small, strict=True))
-    return lowest < min(n // m for n, m in zip(large, small, strict=True))
 
 
 @contextlib.contextmanager
@@ -571,10 +565,8 @@ def _calibration(page: Any, facts: IfdFacts) -> dict[str, Any]:
 def _to_plain_value(value: Any) -> Any:
     """Convert enumerations and NumPy scalars in a tag value to plain Python values."""
     if isinstance(value, tuple):
-        return tuple(_to_plain_value(item) for item in value)
-    if isinstance(value, bool | str | bytes) or value is None:
-        return value
-    if isinstance(value, int):
+        return tuple(map(_to_plain_value, value))
+    if isinstance(value, enum.IntEnum | enum.IntFlag):
         return int(value)
     return value.item() if isinstance(value, np.generic) else value
 
@@ -593,26 +585,21 @@ def open_vendor(reader: TiffReader) -> VendorFile:
     MalformedTiff
         If tifffile cannot parse the file.
     """
-    Pages(reader, [reader.first.offset]).facts(0)  # raises a precise error if malformed
-    with tifffile_errors(reader.url):
-        return VendorFile(_open_tifffile(reader.source), reader)
-
-
-def _open_tifffile(source: ByteSource) -> Any:
-    """Open a file with tifffile; if that fails as an LSM, open it as a plain TIFF.
-
-    tifffile expects the pages of an LSM to come in pairs, and already checks that on opening.
-    """
     from tifffile import TiffFile
+
+    Pages(reader, [reader.first.offset]).facts(0)  # raises a precise error if malformed
+    source = reader.source
 
     def handle() -> Any:
         is_plain = isinstance(source, LocalSource)
         return source.source.url if is_plain else SourceFile(source)
 
-    try:
-        return TiffFile(handle())
-    except IndexError:
-        return TiffFile(handle(), is_lsm=False)
+    with tifffile_errors(reader.url):
+        try:
+            tif = TiffFile(handle())
+        except IndexError:  # it expects the pages of an LSM to come in pairs
+            tif = TiffFile(handle(), is_lsm=False)
+        return VendorFile(tif, reader)
 
 
 def _source_of(tif: Any) -> tuple[ByteSource, int]:

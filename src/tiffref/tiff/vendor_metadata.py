@@ -310,11 +310,6 @@ def _qpi(file: Any) -> list[str]:
     return [page.aspage().description for page in file.tif.series[0] if page is not None]
 
 
-def _bif(file: Any) -> Any:
-    """Return the XML of the first page, even if another page is the image."""
-    return file.tif.pages.first.tags.valueof(_XMP)
-
-
 def _ome(file: Any) -> Any:
     """Return the OME-XML; if another file of the set holds it, the name and XML of that file."""
     with contextlib.closing(OmeFile(file.reader)) as ome:
@@ -371,7 +366,8 @@ _OWN_METADATA: Mapping[str, Callable[[Any], Any]] = {
     "sis": _sis,
     "ndtiff": _ndtiff,
     "qpi": _qpi,
-    "bif": _bif,
+    # the XML of the first page, even if another page is the image
+    "bif": lambda file: file.tif.pages.first.tags.valueof(_XMP),
     "ome": _ome,
     "stk": _stk,
 }
