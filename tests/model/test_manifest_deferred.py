@@ -62,7 +62,7 @@ def test_changed_copies_are_whole() -> None:
     changed = defer([]).with_inlined({0: b"zero"})
     assert changed == WHOLE.with_inlined({0: b"zero"})
     assert changed.data(0) == b"zero"
-    assert dataclasses.replace(defer([]), shape=(10,)) == WHOLE.with_shape((10,))
+    assert dataclasses.replace(defer([]), shape=(10,)) == dataclasses.replace(WHOLE, shape=(10,))
     assert pickle.loads(pickle.dumps(defer([]))) == WHOLE
 
 

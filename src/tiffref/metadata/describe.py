@@ -100,6 +100,7 @@ _GDAL_NAMES = {
     306: "TIFFTAG_DATETIME", 315: "TIFFTAG_ARTIST", 316: "TIFFTAG_HOSTCOMPUTER",
     33432: "TIFFTAG_COPYRIGHT",
 }  # fmt: skip
+"""Names of descriptive tags in GDAL and `rioxarray`."""
 
 
 def dump_tags(tags: Mapping[int, Any]) -> str:
@@ -116,16 +117,6 @@ def dump_tags(tags: Mapping[int, Any]) -> str:
 
 
 _encode_tags = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
-
-
-def gdal_tag_attributes(tags: Mapping[int, Any]) -> dict[str, Any]:
-    """Return the descriptive tags under GDAL's names, as `rioxarray` does."""
-    attributes = {}
-    for code, name in _GDAL_NAMES.items():
-        value = tags.get(code)
-        if isinstance(value, str) and 0 < len(value) <= _MAX_TEXT:
-            attributes[name] = value
-    return attributes
 
 
 def _to_json(value: Any) -> Any:
@@ -270,9 +261,9 @@ def describe(
         main = main or image
         pyramid = []
         for n in indices:
-            array = arrays[position, n]
-            axes = _axes_of(series.levels[n], array)
-            level = _Level(image, names[position, n], array, axes, n == indices[0])
+            own, array = series.levels[n], arrays[position, n]
+            assert isinstance(own, LevelFacts)
+            level = _Level(image, names[position, n], array, own.axes, n == indices[0])
             pyramid.append((level, _describe_array(level, tree, report)))
         if role == "image":
             _describe_group(image, pyramid, attributes)
@@ -407,11 +398,6 @@ def _describe_array(level: _Level, tree: _Tree, report: Report) -> GeoLevel:
     return geo
 
 
-def _axes_of(level: LevelFacts | Exception, array: Array) -> str:
-    axes = level.axes if isinstance(level, LevelFacts) else ""
-    return axes if len(axes) == len(array.shape) else "?" * len(array.shape)
-
-
 def _georeference(level: _Level, report: Report) -> GeoLevel:
     reference, extent = level.image.reference, level.image.extent
     rows, columns = level.find("Y"), level.find("X")
@@ -504,7 +490,11 @@ def _image_attributes(image: _Image) -> dict[str, Any]:
         own = "Point" if image.reference.placement.is_point else "Area"
         is_own = _RASTER_TYPE in image.reference.keys.values  # over the item, as in GDAL
         item = own if is_own else image.items.items.get("AREA_OR_POINT", own)
-        attributes.update({"AREA_OR_POINT": item, **gdal_tag_attributes(tags)})
+        attributes["AREA_OR_POINT"] = item
+        for code, gdal_name in _GDAL_NAMES.items():
+            text = tags.get(code)
+            if isinstance(text, str) and 0 < len(text) <= _MAX_TEXT:
+                attributes[gdal_name] = text
     names = [channel.name for channel in calibration.channels]
     optional = {
         "color_table": _color_table(image.ifd),
@@ -530,7 +520,9 @@ def _color_table(ifd: IfdFacts) -> list[str]:
         return ifd.tags.get(COLOR_TABLE, [])
     if numbers.dtype.kind not in "iu":
         return []
-    colors = (numbers.reshape(3, -1).T // _color_factor(numbers)).tolist()
+    # as in GDAL: writers multiply 0 to 255 by 257 or 256, or not at all
+    factor = 256 if not (numbers % 256).any() and (numbers % 257).any() else 257
+    colors = (numbers.reshape(3, -1).T // (factor if numbers.max() >= 256 else 1)).tolist()
     return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colors]
 
 
@@ -545,16 +537,6 @@ def _report_color_map(ifd: IfdFacts, report: Report) -> None:
     if ifd.photometric == 3 and table is not None and np.size(table) != expected:
         lengths = f"{np.size(table)} numbers, expected {expected}"
         report.add("ColorMap (320)", "ignored, since it does not match the samples", got=lengths)
-
-
-def _color_factor(numbers: np.ndarray) -> int:
-    """Return the factor between 16-bit table values and 0 to 255, as GDAL does.
-
-    Writers multiply by 257 or 256, or not at all.
-    """
-    if numbers.max() < 256:
-        return 1
-    return 256 if not (numbers % 256).any() and (numbers % 257).any() else 257
 
 
 def _photometric_of_samples(ifd: IfdFacts) -> int:

@@ -61,14 +61,15 @@ class GdalMetadata:
             attributes[_attribute_name(name)] = _parse_value(value)
         for name in sorted({name for items in self.bands.values() for name in items}):
             values = [_parse_value(self.bands.get(n, {}).get(name, "")) for n in range(n_bands)]
-            attributes[_attribute_name(name)] = _per_band(values)
+            is_numeric = all(isinstance(value, int | float) for value in values)
+            listed = values if is_numeric else [str(value) for value in values]
+            attributes[_attribute_name(name)] = values[0] if n_bands == 1 else listed
         attributes = {name: value for name, value in attributes.items() if name not in _RESERVED}
         attributes.update(self._packing(n_bands, dtype, report))
         for role, name in (("description", "long_name"), ("unittype", "units")):
             texts = [self.roles.get(role, {}).get(n, "") for n in range(n_bands)]
             if any(texts):
-                same = len(set(texts)) == 1
-                attributes[name] = texts[0] if same else texts
+                attributes[name] = texts[0] if len(set(texts)) == 1 else texts
         return attributes
 
     def _packing(self, n_bands: int, dtype: np.dtype, report: Report) -> dict[str, Any]:
@@ -322,13 +323,6 @@ def _parse_value(text: str) -> Any:
         return int(text)
     number = _number(text, None)
     return text if number is None or not math.isfinite(number) else number
-
-
-def _per_band(values: Sequence[Any]) -> Any:
-    if len(values) == 1:
-        return values[0]
-    is_numeric = all(isinstance(value, int | float) for value in values)
-    return list(values) if is_numeric else [str(value) for value in values]
 
 
 def _attribute_name(name: str) -> str:

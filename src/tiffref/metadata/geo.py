@@ -46,7 +46,6 @@ class GeoReference:
     keys: GeoKeys
     placement: Placement
     system: System | None = None
-    is_complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,7 @@ def read_georeference(tags: Mapping[int, Any], report: Report) -> GeoReference:
             "the coordinate system is left out, as pyproj is not installed",
             hint=f"{error.hint}",
         )
-        return GeoReference(keys, placement, None, False)
+        return GeoReference(keys, placement)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -141,7 +140,7 @@ def describe_level(
     system = None
     if any((crs, transform, placement.gcps, placement.rpcs)):
         system = system_attributes(crs, placement)
-    if reference.keys.values and (crs is None or not reference.is_complete):
+    if reference.keys.values and crs is None:
         attributes["geo_keys"] = json.dumps(reference.keys.named())
     return GeoLevel(variables, attributes, transform, system)
 
@@ -371,13 +370,8 @@ class Location:
         _, _, x, _, _, y = self.transform
         width, height = self.pixel
         for right, down in ((0, 0), (0.5, 0), (0, 0.5), (0.5, 0.5)):
-            yield (
-                self.system,
-                math.floor(x / width + right),
-                math.floor(y / height + down),
-                right,
-                down,
-            )
+            column, row = math.floor(x / width + right), math.floor(y / height + down)
+            yield self.system, column, row, right, down
 
 
 def locate(group: Group) -> Location:

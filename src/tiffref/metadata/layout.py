@@ -94,53 +94,39 @@ def name_levels(
     """
     names: dict[tuple[int, int], LevelName] = {}
     used: set[str] = set()
-    name_level = {"dataset": _in_dataset, "tree": _in_tree}.get(layout)
-    if name_level is None:
+    if layout not in ("dataset", "tree"):
         raise SelectionError(f"unknown layout {layout!r}", expected="dataset or tree")
     for position, series in enumerate(facts.series):
-        role = _role(position, series)
+        role = _role(series) if position else "image"
         base = role if role not in used else f"{role}_s{position}"
         used.add(base)
-        in_place = is_georeferenced_series(facts, series)
-        for n, facts_of_level in enumerate(series.levels):
-            if isinstance(facts_of_level, LevelFacts) and level in (None, n):
-                axes = facts_of_level.axes
-                axes = axes.replace("S", "B") if in_place else axes
-                index = 0 if level is not None else n
-                unnamed = _Unnamed(
-                    facts, series, facts_of_level, position, n, index, role, base, axes
-                )
-                names[position, n] = name_level(unnamed, names)
+        mark = f"_{base.removeprefix('image_')}" if position else ""
+        in_place, is_mask = is_georeferenced_series(facts, series), role == "mask"
+        for n, own in enumerate(series.levels):
+            if not isinstance(own, LevelFacts) or level not in (None, n):
+                continue
+            index = 0 if level is not None else n
+            axes = own.axes.replace("S", "B") if in_place else own.axes
+            if layout == "dataset":
+                suffix = f"_{index}" if index else ""
+                group, name = "", base + suffix
+                dims = dimension_names(axes, mark + suffix)
+                if index and (position, 0) in names:
+                    dims = _shared_with_full(dims, own, series.levels[0], names[position, 0])
+            else:
+                # a mask is in the group of the level that it masks, other images in their own
+                is_beside = position == 0 or is_mask
+                group = str(index) if is_beside else f"{mark[1:]}/{index}"
+                name = base if is_mask else "image"
+                dims = dimension_names(axes, mark if is_mask else "")
+            if is_mask and (0, n) in names:
+                dims = _shared_with_image(dims, own, facts.series[0].levels[n], names[0, n])
+            names[position, n] = LevelName(group, name, dims, role)
     return names
 
 
-@dataclass(frozen=True, slots=True)
-class _Unnamed:
-    """A level to be named, `levels[n]` of the series at `position`; its name shows `index`.
-
-    `axes` are its axis codes, with "B" for the samples of a georeferenced image.
-    """
-
-    file: FileFacts
-    series: SeriesFacts
-    facts: LevelFacts
-    position: int
-    n: int
-    index: int
-    role: str
-    base: str
-    axes: str
-
-    @property
-    def mark(self) -> str:
-        """Suffix of the names of this series."""
-        return f"_{self.base.removeprefix('image_')}" if self.position else ""
-
-
-def _role(position: int, series: SeriesFacts) -> str:
-    first = series.levels[0] if series.levels else None
-    if position == 0:
-        return "image"
+def _role(series: SeriesFacts) -> str:
+    first = series.levels[0]
     kind = first.ifds[0].subfile_type if isinstance(first, LevelFacts) else 0
     return find_role(series.name, kind)
 
@@ -156,8 +142,7 @@ def find_role(name: str, subfile_type: int) -> str:
 
 def is_georeferenced_series(facts: FileFacts, series: SeriesFacts) -> bool:
     """Return whether a series is georeferenced, or a reduced copy of a georeferenced one."""
-    main_series = facts.main or facts.series[0]
-    first, main = next(iter(series.levels), None), next(iter(main_series.levels), None)
+    first, main = series.levels[0], (facts.main or facts.series[0]).levels[0]
     if not isinstance(first, LevelFacts) or not isinstance(main, LevelFacts):
         return False
     if is_georeferenced(first.ifds[0].tags):
@@ -166,49 +151,32 @@ def is_georeferenced_series(facts: FileFacts, series: SeriesFacts) -> bool:
     return is_copy and is_georeferenced(main.ifds[0].tags)
 
 
-_Names = Mapping[tuple[int, int], LevelName]
+def _shared_with_full(
+    dims: tuple[str, ...], own: LevelFacts, full: LevelFacts | Exception, name: LevelName
+) -> tuple[str, ...]:
+    """Replace the dimensions of channels, times and planes of an overview by those of its image."""
+    assert isinstance(full, LevelFacts)  # only these have names
+    is_same = full.axes == own.axes
+    has_same = sorted(full.axes) == sorted(set(own.axes)) == sorted(own.axes)
+    shared = list(dims)
+    for at, axis in enumerate(own.axes if is_same or has_same else ""):
+        other = at if is_same else full.axes.index(axis)
+        if axis not in "YX" and own.shape[at] == full.shape[other]:
+            shared[at] = name.dims[other]
+    return tuple(shared)
 
 
-def _in_tree(level: _Unnamed, names: _Names) -> LevelName:
-    # a mask is in the group of the level that it masks; other images have groups of their own
-    is_mask = level.role == "mask"
-    is_beside = level.position == 0 or is_mask
-    group = str(level.index) if is_beside else f"{level.mark[1:]}/{level.index}"
-    dims = dimension_names(level.axes, level.mark if is_mask else "")
-    name = level.base if is_mask else "image"
-    return LevelName(group, name, _shared_with_image(level, dims, names), level.role)
-
-
-def _in_dataset(level: _Unnamed, names: _Names) -> LevelName:
-    suffix, facts = f"_{level.index}" if level.index else "", level.facts
-    dims = list(dimension_names(level.axes, level.mark + suffix))
-    full, full_name = level.series.levels[0], names.get((level.position, 0))
-    if level.index and isinstance(full, LevelFacts) and full_name:
-        is_same = full.axes == facts.axes
-        has_same = sorted(full.axes) == sorted(set(facts.axes)) == sorted(facts.axes)
-        for at, axis in enumerate(facts.axes if is_same or has_same else ""):
-            # overviews share channels, times and planes with the full image
-            other = at if is_same else full.axes.index(axis)
-            if axis not in "YX" and facts.shape[at] == full.shape[other]:
-                dims[at] = full_name.dims[other]
-    shared = _shared_with_image(level, tuple(dims), names)
-    return LevelName("", level.base + suffix, shared, level.role)
-
-
-def _shared_with_image(level: _Unnamed, dims: tuple[str, ...], names: _Names) -> tuple[str, ...]:
+def _shared_with_image(
+    dims: tuple[str, ...], own: LevelFacts, image: LevelFacts | Exception, name: LevelName
+) -> tuple[str, ...]:
     """Replace the x and y dimensions of a mask by those of its image."""
-    if level.role != "mask":
-        return dims
-    levels, name = level.file.series[0].levels, names.get((0, level.n))
-    image = levels[level.n] if level.n < len(levels) else None
-    if name is None or not isinstance(image, LevelFacts):
-        return dims
+    assert isinstance(image, LevelFacts)
     of_image = {
         (axis, size): dim
         for axis, size, dim in zip(image.axes, image.shape, name.dims, strict=True)
         if axis in "YX"
     }
-    sizes = zip(level.facts.axes, level.facts.shape, strict=True)
+    sizes = zip(own.axes, own.shape, strict=True)
     return tuple(of_image.get(key, dim) for key, dim in zip(sizes, dims, strict=True))
 
 

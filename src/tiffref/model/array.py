@@ -234,15 +234,6 @@ class Array:
             self.fill_value, attributes,
         )  # fmt: skip
 
-    def with_codecs(
-        self, codecs: tuple[SegmentCodec | ForeignCodec, ...], fill_value: Any
-    ) -> Array:
-        """Return the same chunks with other codecs and another value for missing data."""
-        return Array(
-            self.shape, self.chunks, self.dtype, self.dims, codecs, self.manifest, fill_value,
-            self.attributes,
-        )  # fmt: skip
-
     @classmethod
     def from_values(
         cls, values: Any, dims: tuple[str, ...] = (), attributes: Mapping[str, Any] | None = None
@@ -355,11 +346,7 @@ class Group:
 
     def groups(self) -> list[Group]:
         """Return this group and all groups below, depth first."""
-        found = [self]
-        for child in self.children.values():
-            if isinstance(child, Group):
-                found += child.groups()
-        return found
+        return [self, *(node for _, node in self.walk() if isinstance(node, Group))]
 
     def sources(self) -> dict[str, Source]:
         """Return all files that contain chunks, by their URL."""

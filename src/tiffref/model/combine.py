@@ -572,7 +572,7 @@ def _stored_order(chunks: Sequence[int], order: Sequence[int]) -> list[int]:
 def _permute_grid(manifest: Manifest, order: Sequence[int]) -> Manifest:
     shape = tuple(manifest.shape[axis] for axis in order)
     if _keeps_sample_order(manifest.shape, order):
-        return manifest.with_shape(shape)
+        return replace(manifest, shape=shape)
     flat = np.arange(manifest.n_chunks).reshape(manifest.shape).transpose(order).reshape(-1)
     return select_chunks(manifest, flat, shape)
 

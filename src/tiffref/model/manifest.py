@@ -286,11 +286,6 @@ class Manifest:
             digest.update(data)
         return digest.hexdigest()
 
-    def with_shape(self, shape: Sequence[int]) -> Manifest:
-        """Return the same chunks on a grid of another shape with the same number of chunks."""
-        assert math.prod(shape) == self.n_chunks
-        return replace(self, shape=tuple(shape))
-
     def with_sources(self, rename: Callable[[Source], Source]) -> Manifest:
         """Return the same chunks with every source passed through `rename`."""
         return replace(self, sources=tuple(rename(source) for source in self.sources))

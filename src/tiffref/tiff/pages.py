@@ -245,16 +245,12 @@ class _BulkReader:
         if not offset.shape[1] or not length.shape[1]:
             return False
         self.columns.add(rows, (offset, length, below))
-        self.columns.kind[rows] = self._number_kinds(np.concatenate(texts, axis=1))
+        text, keys = np.concatenate(texts, axis=1), self.keys
+        distinct = text[:1] if (text == text[0]).all() else text  # usually, all are equal
+        kinds = [keys.setdefault(row.tobytes(), len(keys)) for row in distinct]
+        self.columns.kind[rows] = kinds
         self.reader.n_reads += len(rows)
         return True
-
-    def _number_kinds(self, text: NDArray[np.uint8]) -> int | list[int]:
-        """Return the kind of each IFD from the bytes of its tags; one number if all are equal."""
-        keys = self.keys
-        if (text == text[0]).all():
-            return keys.setdefault(text[0].tobytes(), len(keys))
-        return [keys.setdefault(row.tobytes(), len(keys)) for row in text]
 
     def _values(self, entries: NDArray, kind: int, n_bytes: int) -> NDArray | None:
         """Return the bytes of one tag's values in each IFD, `(n, n_bytes)`."""
@@ -560,7 +556,10 @@ def _read_segments(
         return tuple(map(np.stack, zip(*parts, strict=True)))  # type: ignore[return-value]
     first = int(rows[0] if rows[0] >= 0 else next((row for row in rows if row >= 0), 0))
     directory = pages.directory(first)
-    n_first = _count_listed_segments(directory)
+    n_first = directory.n_listed_segments
+    lost = [found for found in directory.findings if found.tag in _OFFSET_TAGS]
+    if lost and not n_first:  # the list cannot be read
+        raise lost[0].to_error()
     n_needed = 0 if 0 in ifd.shape and n_segments <= n_first else n_segments
     is_surplus = n_first > n_needed and directory.first_column(SEGMENT_LENGTHS)[n_needed:].any()
     _check_listed(pages, ifd, n_first, n_needed, bool(is_surplus))
@@ -592,15 +591,6 @@ def _check_listed(
     if n_segments > (n_listed or _MAX_UNLISTED) or (is_empty and len(pages.reader.chain()) > 1):
         raise found.to_error()
     pages.reader.findings.append(found)
-
-
-def _count_listed_segments(ifd: Directory) -> int:
-    """Return the number of segments that an IFD lists; raise if the list cannot be read."""
-    listed = ifd.n_listed_segments
-    for found in () if listed else ifd.findings:
-        if found.tag in _OFFSET_TAGS:
-            raise found.to_error()
-    return listed
 
 
 def stack_pages(pages: Pages, rows: Sequence[int]) -> Level:

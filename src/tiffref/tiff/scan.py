@@ -214,10 +214,9 @@ def _scan(
     if is_first and has_sidecars(options.sidecars, source):
         facts = _with_sidecars(file, facts, options, opened)
     if options.level is not None:
-        n_levels = len(facts.series[find_index(0, len(facts.series), "series", file.url)].levels)
-        for series_facts in facts.series[: len(listing.series)]:
-            find_index(options.level, len(series_facts.levels), "level", file.url)
-        options.level += n_levels if options.level < 0 else 0
+        listed = facts.series[: len(listing.series)]
+        found = [find_index(options.level, len(s.levels), "level", file.url) for s in listed]
+        options.level = found[0]
     is_whole = options.key is None and options.level in (None, 0)
     if listing.missing is not None and not options.allow_holes and is_whole:
         raise listing.missing
@@ -347,11 +346,11 @@ def _select(
     listing = _list(file)
     if series is None:
         return listing
-    selected = listing.series[find_index(series, len(listing.series), "series", file.url)]
-    first = range(len(listing.series))[series]
+    first = find_index(series, len(listing.series), "series", file.url)
+    selected = listing.series[first]
     if key is not None:
         return Listing([_planes_series(selected, key, file.url)], first=first)
-    has_mask = any(map(_is_mask, (other for other in listing.series if other is not selected)))
+    has_mask = any(_is_mask(other) for other in listing.series if other is not selected)
     main = listing.series[0] if first and _is_secondary(selected) else None
     return replace(listing, series=[selected], has_mask=has_mask, first=first, main=main)
 
@@ -401,10 +400,9 @@ def _indices(key: Any, n: int, url: str) -> list[int]:
     try:
         if isinstance(key, slice):
             indices = [*range(n)[key]]
-        elif isinstance(key, int | np.integer):
-            indices = [range(n)[int(key)]]
         else:
-            indices = [range(n)[int(k)] for k in key]
+            keys = [key] if isinstance(key, int | np.integer) else key
+            indices = [range(n)[int(k)] for k in keys]
     except (IndexError, TypeError, ValueError) as error:
         raise no_such_index("page", key, n, url) from error
     if not indices:
@@ -566,7 +564,7 @@ def _with_nodata(array: Array, ifd: IfdFacts, nodata: Any, report: Report) -> Ar
         replace(one, fill=fill.real or None) if isinstance(one, SegmentCodec) and one.edge else one
         for one in array.codecs
     ])  # fmt: skip
-    return array.with_codecs(codecs, fill)
+    return replace(array, codecs=codecs, fill_value=fill)
 
 
 def _check_planes(
