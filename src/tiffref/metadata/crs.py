@@ -478,7 +478,10 @@ def _horizontal(keys: GeoKeys, report: Report) -> CRS | None:
     if keys.code(3072) is not None and model != GEOGRAPHIC:
         model = PROJECTED
     own_key = {PROJECTED: 3072, GEOGRAPHIC: 2048, GEOCENTRIC: 2048}.get(model)
-    esri = _esri_string(keys)
+    # GeogCitation only describes a geographic CRS
+    citations = (2049,) if keys.values.get(1024) == GEOGRAPHIC else (3073, 1026, 2049)
+    matches = (_PE_STRING.search(keys.text(key)) for key in citations)
+    esri = next((match[1].strip() for match in matches if match), "")
     if esri and (own_key is None or _look_up(keys, own_key, report, from_epsg) is None):
         # ArcGIS marks any model as user-defined, and adds the key of the geographic CRS
         crs = CRS.from_wkt(esri)
@@ -496,14 +499,6 @@ def _horizontal(keys: GeoKeys, report: Report) -> CRS | None:
         report.add(key_label(3072), "ignored, since the model is geographic", got=keys.code(3072))
     builders = {PROJECTED: _projected, GEOGRAPHIC: _geographic, GEOCENTRIC: _geocentric}
     return builders.get(model, _engineering)(keys, report)
-
-
-def _esri_string(keys: GeoKeys) -> str:
-    """Return the ESRI WKT in a citation, "" if there is none."""
-    # GeogCitation only describes a geographic CRS
-    citations = (3073, 1026, 2049) if keys.values.get(1024) != GEOGRAPHIC else (2049,)
-    matches = (_PE_STRING.search(keys.text(key)) for key in citations)
-    return next((match[1].strip() for match in matches if match), "")
 
 
 # ---- projected
@@ -555,7 +550,7 @@ _ESRI_MERCATOR = "wgs_1984_web_mercator_auxiliary_sphere"
 
 
 def _user_projected(keys: GeoKeys, report: Report) -> CRS | None:
-    from pyproj.crs import ProjectedCRS
+    from pyproj.crs import CoordinateOperation, ProjectedCRS
 
     title = _citation(keys, 3073, "PCS Name") or _citation(keys, 1026, "PCS Name")
     if (web_mercator := _web_mercator(keys, title, report)) is not None:
@@ -565,7 +560,10 @@ def _user_projected(keys: GeoKeys, report: Report) -> CRS | None:
     if base is not None and base.is_geographic and not {2054, 2055} & set(keys.values):
         axis = base.axis_info[0]  # like GDAL, for systems in grads
         angle = Unit("angular", axis.unit_name, axis.unit_conversion_factor)
-    conversion = _known_conversion(keys, report) or _conversion(keys, angle.degrees, unit)
+    operation = _look_up(keys, 3074, report, CoordinateOperation.from_epsg)  # such as a UTM zone
+    conversion: Any = operation.to_json_dict() if operation is not None else {}
+    if conversion.get("type") != "Conversion":
+        conversion = _conversion(keys, angle.degrees, unit)
     if conversion is None:
         if 3075 in keys.values or 3074 in keys.values:
             report.add(key_label(3075), "unknown projection method", got=keys.values.get(3075))
@@ -590,15 +588,6 @@ def _directions(conversion: Mapping[str, Any]) -> tuple[str, str]:
         latitude = conversion["parameters"][0]["value"]
         return ("south", "south") if latitude > 0 else ("north", "north")
     return "east", "north"
-
-
-def _known_conversion(keys: GeoKeys, report: Report) -> dict[str, Any] | None:
-    """Return the conversion of the EPSG code in GeoKey 3074, such as a UTM zone."""
-    from pyproj.crs import CoordinateOperation
-
-    operation = _look_up(keys, 3074, report, CoordinateOperation.from_epsg)
-    described = operation.to_json_dict() if operation is not None else {}
-    return described if described.get("type") == "Conversion" else None
 
 
 def _conversion(keys: GeoKeys, angle: float, unit: Unit) -> dict[str, Any] | None:
@@ -657,7 +646,7 @@ def _with_height(crs: CRS, keys: GeoKeys, report: Report) -> CRS:
     Vertical codes of GeoTIFF 1.0 are not EPSG codes; like in GDAL, only those of 1.1 are used, and
     a name alone is not a system. A CRS with three axes has heights already, as ESRI strings may.
     """
-    from pyproj.crs import CompoundCRS
+    from pyproj.crs import CompoundCRS, Datum, VerticalCRS
 
     if keys.version < (1, 1) or not {4096, 4098, 4099} & set(keys.values) or len(crs.axis_info) > 2:
         return crs
@@ -670,7 +659,12 @@ def _with_height(crs: CRS, keys: GeoKeys, report: Report) -> CRS:
     if vertical is not None and not vertical.is_vertical:
         report.add(key_label(4096), "not a vertical system", got=vertical.name)
         return crs
-    vertical = vertical or _user_vertical(keys, report)
+    if vertical is None:
+        unknown = {"type": "VerticalReferenceFrame", "name": "unknown"}
+        datum = _look_up(keys, 4098, report, Datum.from_epsg) or unknown
+        unit = _linear_unit(keys, report, 4099, 0)
+        system = _coordinate_system("vertical", unit, ("Up", "H", "up"))
+        vertical = VerticalCRS(keys.text(4097) or "unknown", datum, system)
     return CompoundCRS(keys.text(1026) or f"{crs.name} + {vertical.name}", [crs, vertical])
 
 
@@ -686,13 +680,3 @@ def height_unit(crs: CRS, keys: GeoKeys) -> str:
     if keys.version < (1, 1):
         crs = _with_height(crs, replace(keys, version=(1, 1)), Recorder())
     return crs.sub_crs_list[-1].axis_info[0].unit_name if crs.is_compound else ""
-
-
-def _user_vertical(keys: GeoKeys, report: Report) -> CRS:
-    from pyproj.crs import Datum, VerticalCRS
-
-    unknown = {"type": "VerticalReferenceFrame", "name": "unknown"}
-    datum = _look_up(keys, 4098, report, Datum.from_epsg) or unknown
-    unit = _linear_unit(keys, report, 4099, 0)
-    system = _coordinate_system("vertical", unit, ("Up", "H", "up"))
-    return VerticalCRS(keys.text(4097) or "unknown", datum, system)

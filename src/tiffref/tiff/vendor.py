@@ -254,9 +254,11 @@ class VendorFile(ImageFile):
         places = [_PlaneLocation.of(plane, self.tif) for plane in planes]
         shape, axes = tuple(int(n) for n in level.shape), level.axes
         if self.tif.is_scanimage and not self.reader.header.is_big and not is_run:
-            n_places, places = len(places), [*self._with_chain_offsets(places)]
-            if shape[0] == n_places:
-                shape = (len(places), *shape[1:])
+            # replace the computed offsets of pages by those of the chain, if it is complete
+            chain, n_places, first = self.reader.chain(), len(places), places[0]
+            if first is not None and all(places) and len(chain) >= n_places:
+                shape = (len(chain), *shape[1:]) if shape[0] == n_places else shape
+                places = [replace(first, offset=at, is_own=True) for at in chain]
         files: dict[str, dict[int, _PlaneLocation]] = {}
         for place in filter(None, places):
             files.setdefault(place.path, {})[place.offset] = place
@@ -275,17 +277,6 @@ class VendorFile(ImageFile):
         if is_run and not _run_fits(converted, is_alone=len(level) == 1):
             return self._level(level, may_run=False)
         return planes_of_run(converted) if is_run else converted
-
-    def _with_chain_offsets(
-        self, places: Sequence[_PlaneLocation | None]
-    ) -> Sequence[_PlaneLocation | None]:
-        """Replace the computed page offsets of ScanImage by those of the chain, if complete."""
-        chain = self.reader.chain()
-        if len(chain) < len(places) or not all(places):
-            return places
-        first = places[0]
-        assert first is not None
-        return [replace(first, offset=at, is_own=True) for at in chain]
 
 
 def _check_slide(listing: Listing, url: str) -> None:
