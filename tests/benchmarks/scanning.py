@@ -103,7 +103,7 @@ def _small_cogs(folder: Path, n: int) -> Iterator[Work]:
 
     def build(executor: Any = None) -> None:
         target = _emptied(folder / "catalog") / "built"
-        catalog.build(folder / "cogs", target, executor=executor)
+        catalog.build(cogs, target, executor=executor)
 
     yield Work(f"catalog, {n} small COGs, one worker", build, peers, goal)
     # starting two processes takes longer than 500 files: these are up already

@@ -50,6 +50,24 @@ def test_regions(stack: Path) -> None:
         store[[1, 2]]
 
 
+def test_properties_need_no_metadata(stack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tiffref.zarr.store.build_keys", None)
+    store = ZarrTiffStore(stack, chunkmode="page")
+    assert (store.shape, store.dtype, store.chunks) == ((5, 100, 120), "u2", (1, 100, 120))
+    assert (store.ndim, store.size, store.nbytes) == (3, 60000, 120000)
+    assert "uint16 (5, 100, 120)" in repr(store)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_coordinates_are_not_compressed(tmp_path: Path, zarr_format: int) -> None:
+    tags = [(33550, 12, 3, (10, 10, 0)), (33922, 12, 6, (0, 0, 0, 500, 900, 0))]
+    tifffile.imwrite(tmp_path / "a.tif", STACK[0], extratags=tags, metadata=None)
+    store = ZarrTiffStore(tmp_path / "a.tif", zarr_format=zarr_format)
+    x = 505.0 + 10 * np.arange(120)
+    assert store["x/0" if zarr_format == 2 else "x/c/0"] == x.tobytes()
+    np.testing.assert_array_equal(zarr.open_group(store, mode="r")["x"][:], x)
+
+
 def test_bytes_under_keys(stack: Path) -> None:
     store = ZarrTiffStore(stack)
     assert json.loads(store[".zarray"])["shape"] == [5, 100, 120]

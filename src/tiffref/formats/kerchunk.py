@@ -154,7 +154,7 @@ def plan_document(
     InvalidReferences
         If an attribute or a codec cannot be represented in the document.
     """
-    nodes = in_format(group, zarr_format)
+    nodes = [(path, _pack(node, zarr_format)) for path, node in in_format(group, zarr_format)]
     arrays = [(path, node) for path, node in nodes if isinstance(node, Array)]
     sources: dict[str, Source] = {}
     for _, array in arrays:
@@ -176,10 +176,10 @@ _MAX_CACHED = 2048
 
 
 def in_format(group: Group, zarr_format: int) -> list[tuple[str, Node]]:
-    """Return the nodes below a group as `Group.walk`, with the arrays as they are written.
+    """Return the nodes below a group as `Group.walk`, with arrays that exist in a Zarr format.
 
-    These are the same arrays, except that coordinates are compressed, and that inlined chunks with
-    a codec of another Zarr format are encoded again.
+    These are the same arrays, except that inlined chunks with a codec of another format are encoded
+    again.
 
     Raises
     ------
@@ -188,12 +188,8 @@ def in_format(group: Group, zarr_format: int) -> list[tuple[str, Node]]:
     """
     nodes = []
     for path, node in group.walk():
-        if isinstance(node, Array):
-            codec = node.codecs[0]
-            if isinstance(codec, ForeignCodec):
-                node = _array_in_format(path, node, codec, zarr_format)
-            elif _is_plain_coordinate(node, codec):
-                node = _pack(node, codec.dtype, zarr_format)
+        if isinstance(node, Array) and isinstance(codec := node.codecs[0], ForeignCodec):
+            node = _array_in_format(path, node, codec, zarr_format)
         nodes.append((path, node))
     return nodes
 
@@ -227,13 +223,17 @@ def _is_plain_coordinate(array: Array, codec: SegmentCodec) -> bool:
     )
 
 
-def _pack(array: Array, dtype: str, zarr_format: int) -> Array:
+def _pack(node: Node, zarr_format: int) -> Node:
     """Compress a coordinate by codecs that every reader of the Zarr format has."""
-    pack = _packed if array.shape[0] <= _MAX_CACHED else _packed.__wrapped__
-    codec, manifest = pack(array.manifest.inlined[0], dtype, zarr_format)
+    if not isinstance(node, Array) or isinstance(codec := node.codecs[0], ForeignCodec):
+        return node
+    if not _is_plain_coordinate(node, codec):
+        return node
+    pack = _packed if node.shape[0] <= _MAX_CACHED else _packed.__wrapped__
+    codec, manifest = pack(node.manifest.inlined[0], codec.dtype, zarr_format)
     return Array(
-        array.shape, array.chunks, array.dtype, array.dims, (codec,), manifest,
-        array.fill_value, array.attributes,
+        node.shape, node.chunks, node.dtype, node.dims, (codec,), manifest,
+        node.fill_value, node.attributes,
     )  # fmt: skip
 
 

@@ -39,6 +39,7 @@ from .keyspace import (
     build_keys,
     check_value,
     chunk_size,
+    expose_array,
     parse_chunkmode,
     read_value,
     reference_filesystem,
@@ -178,17 +179,13 @@ class ZarrStore(Store):
     @property
     def chunks(self) -> tuple[int, ...]:
         """Shape of a chunk."""
-        return self._array.chunks
+        return expose_array(self._array, self._chunkmode).visible.chunks
 
     @property
     def _array(self) -> Array:
-        main, keys = self._checked_main(), self._keys
-        return (keys.arrays.get("") or keys.arrays[main]).visible
-
-    def _checked_main(self) -> str:
         if self._main is None:
             raise AttributeError("the store has no array, or several without a main one")
-        return self._main
+        return self._references.group[self._main]
 
     @property
     def fs(self) -> ReferenceFileSystem:
@@ -237,10 +234,8 @@ class ZarrStore(Store):
         SelectionError
             If the selection or `out` does not fit the array.
         """
-        # `_array` would take 1 ms for the keys
-        array = self._references.group[self._checked_main()]
         show = resolve_progress(progress, "reading", self._unit)
-        return read_array(array, selection, fetch=self._fetch, out=out, progress=show)
+        return read_array(self._array, selection, fetch=self._fetch, out=out, progress=show)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
         """Read the whole array, so that NumPy functions accept the store."""
