@@ -370,6 +370,57 @@ def test_zeros_are_not_the_codes_of_the_last_block(tmp_path, seed, how):
         tiffref.scan(path)
 
 
+def progressive_jpeg(data, folder):
+    rasterio = pytest.importorskip("rasterio")
+    how = {"driver": "JPEG", "progressive": True, "quality": 90, "dtype": "uint8"}
+    height, width, count = data.shape
+    with rasterio.open(folder / "a.jpg", "w", height=height, width=width, count=count, **how) as to:
+        to.write(np.moveaxis(data, -1, 0))
+    return (folder / "a.jpg").read_bytes()
+
+
+def jpeg_with_restarts(data, folder):
+    """Join blocks of 8 x 8 pixels, each of them a stream of its own, by restart markers."""
+    blocks = [data[y : y + 8, x : x + 8, 0] for y in range(0, 16, 8) for x in range(0, 48, 8)]
+    streams = [bytes(imagecodecs.jpeg8_encode(np.ascontiguousarray(one))) for one in blocks]
+    start = streams[0].index(b"\xff\xda")
+    head = bytearray(streams[0][:start] + b"\xff\xdd\0\4\0\1" + streams[0][start : start + 10])
+    struct.pack_into(">HH", head, head.index(b"\xff\xc0") + 5, 16, 48)
+    parts = [
+        stream[start + 10 : -2] + b"\xff%c" % (0xD0 + n % 8) for n, stream in enumerate(streams)
+    ]
+    return bytes(head) + b"".join(parts)[:-2] + b"\xff\xd9"
+
+
+def jpeg_with_thumbnail(data, folder):
+    stream, small = (bytes(imagecodecs.jpeg8_encode(part)) for part in (data, data[:8, :8].copy()))
+    return stream[:2] + struct.pack(">HH", 0xFFE1, len(small) + 2) + small + stream[2:]
+
+
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+@pytest.mark.parametrize("code", [6, 7])
+@pytest.mark.parametrize("make", [progressive_jpeg, jpeg_with_restarts, jpeg_with_thumbnail])
+def test_jpeg_may_end_between_scans_or_intervals_and_behind_its_thumbnail(tmp_path, make, code):
+    data = rng.integers(0, 99, (16, 48, 1 if make is jpeg_with_restarts else 3), "u1")
+    stream = make(data, tmp_path)
+    tags = {259: code, 262: 6, 530: [2, 2]} if data.shape[2] == 3 else {259: code}
+    several = image(np.tile(data, (5, 1, 1)).squeeze(), tags, rows=16, encode=lambda part: stream)
+    write_tiff(tmp_path / "a.tif", [several])
+    codec = tiffref.scan(tmp_path / "a.tif", strict=True).group["image"].codecs[0]
+    whole = decode_segment(codec, stream)
+    np.testing.assert_array_equal(read(tmp_path / "a.tif"), np.tile(whole[0], (5, 1, 1)).squeeze())
+    for n in range(4, len(stream)):
+        for lost in (b"", bytes(len(stream) - n)):
+            with contextlib.suppress(MalformedTiff):
+                assert np.array_equal(decode_segment(codec, stream[:n] + lost), whole), n
+    for n in range(5):
+        segments = [stream if k != n else stream[:-40] for k in range(5)]
+        write_tiff(tmp_path / "b.tif", [replace(several, segments=segments)])
+        for source in (tiffref.scan, read):
+            with pytest.raises(MalformedTiff, match=f"segment {n}.*279.*excludes samples"):
+                source(tmp_path / "b.tif")
+
+
 def check_zeros_at_ends(path, n_lost, name):
     """Check that segments whose ends were never written are refused, and that padding is read."""
     whole, expected = path.read_bytes(), read(path)

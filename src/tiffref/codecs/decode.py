@@ -56,6 +56,7 @@ from .guard import (
     START_OF_WEBP,
     check_expansion,
     check_image,
+    has_one_scan,
     image_size,
     min_stored_bytes,
     webp_end,
@@ -425,8 +426,12 @@ def _is_whole(decode: Callable[[bytes], NDArray], data: Any, samples: NDArray) -
     if data[:4] == START_OF_WEBP:  # a complete stream is read to its end
         start = bytes(data[: webp_end(data) - 8])
         return not all(_decodes_to(decode, start + tail[:8], samples) for tail in _TAILS[:3])
+    is_jpeg = data[:2] == START_OF_JPEG
+    if is_jpeg and not has_one_scan(data):
+        return False  # it may end between two scans
     start = _written_part(data)
-    return all(_decodes_to(decode, start + tail, samples) for tail in _TAILS)
+    tails = (*_TAILS, *_RESTARTS) if is_jpeg else _TAILS
+    return all(_decodes_to(decode, start + tail, samples) for tail in tails)
 
 
 _MAX_LAST_ZEROS = 4
@@ -495,6 +500,12 @@ def _tails() -> Iterator[bytes]:
 
 
 _TAILS = tuple(_tails())
+_RESTARTS = tuple(
+    b"".join(b"\xff%c" % (0xD0 + (first + n) % 8) + _TAILS[0][:256] for n in range(8))
+    for first in (0, 4)
+)
+"""Intervals of all restart markers, for JPEG streams that end between two. A decoder skips markers
+up to the next one, but not the two after it."""
 
 
 def _decodes_to(decode: Callable[[bytes], NDArray], stream: bytes, samples: NDArray) -> bool:

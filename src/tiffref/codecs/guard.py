@@ -278,9 +278,26 @@ HEADERS: dict[str, Callable[[bytes], Size | None]] = {
 
 
 def _has_jpeg_end(data: Any) -> bool:
-    return data[-2:] == END_OF_JPEG or END_OF_JPEG in bytes(data)  # bytes may follow it
+    """Return whether a stream has its end; bytes may follow it, a thumbnail in its header may not.
+
+    Old-style JPEG whose tables are in tags has none.
+    """
+    if data[-2:] == END_OF_JPEG:
+        return True
+    start = next((end for marker, _, end in jpeg_segments(data) if marker == _START_OF_SCAN), 0)
+    return bytes(data).find(END_OF_JPEG, start) >= 0
 
 
+def has_one_scan(data: Any) -> bool:
+    """Return whether a JPEG stream has one scan: not if progressive, or by component."""
+    frame = jpeg_frame(data)
+    scans = (data[at + 4] for marker, at, _ in jpeg_segments(data) if marker == _START_OF_SCAN)
+    if frame is None or frame.marker not in _SEQUENTIAL_FRAMES:
+        return False
+    return next(scans, 0) == frame.components
+
+
+_START_OF_SCAN, _SEQUENTIAL_FRAMES = 0xDA, frozenset((0xC0, 0xC1, 0xC3, 0xC9))
 START_OF_JPEG, END_OF_JPEG = b"\xff\xd8", b"\xff\xd9"
 
 
@@ -316,6 +333,7 @@ def _has_webp_end(data: Any) -> bool:
 
 HAVE_END: dict[str, Callable[[Any], bool]] = {
     "jpeg": _has_jpeg_end,
+    "old_jpeg": lambda data: data[:2] != START_OF_JPEG or _has_jpeg_end(data),
     "jpegxr": _has_jpegxr_end,
     "jpeg2k": _has_jpeg_end,
     "webp": _has_webp_end,

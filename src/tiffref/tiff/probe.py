@@ -80,8 +80,9 @@ _ENCODERS = frozenset(
      "imagecodecs_packbits", "imagecodecs_lzw"}
 )  # fmt: skip
 """Lossless codecs that can encode again. Image codecs such as JPEG are lossy."""
-_MAKE_UP = frozenset({"jpeg", "jpegxr", "ccitt", "libtiff", "old_jpeg"})
-"""Decoders that make up samples of truncated segments."""
+_WITHOUT_END = frozenset({"ccitt", "libtiff", "old_jpeg"})
+_MAKE_UP = _WITHOUT_END | {"jpeg", "jpegxr"}
+"""Decoders that make up samples of truncated segments, of which some do not always have an end."""
 _MAX_FOLLOWED = 16
 _MAX_PADDING = 64
 _MAX_FOLLOWING_BYTES = 4096
@@ -479,7 +480,7 @@ class _Probe:
             return
         followed = self._followed_by_free_bytes(array) if names & _MAKE_UP else {}
         tested = {*followed, *chosen}
-        if "jpeg" in names:
+        if names & {"jpeg", "old_jpeg"}:
             tested |= self._without_jpeg_end(array)
         for n in sorted(tested - {*self.across_end}):
             codec, data, cause = _codec_at(array, n), self.read(array, n), None
@@ -569,11 +570,10 @@ def _excludes_samples(codec: SegmentCodec, data: bytes, n_rows: int, following: 
     `following` are the bytes behind it that nothing uses: they belong to it if they change samples.
     """
     has_end = find_end_check(codec)
-    if has_end is not None:
-        # NDPI's segments are intervals of a stream, whose decoder checks their ends
-        is_whole = "jpeg_header" in codec.parameters or has_end(data)
-        return not is_whole and runs_short(codec, data, n_rows)
-    if not following or decoder_name(codec) not in _MAKE_UP:
+    # NDPI's segments are intervals of a stream, whose decoder checks their ends
+    if has_end is not None and "jpeg_header" not in codec.parameters and not has_end(data):
+        return runs_short(codec, data, n_rows)
+    if not following or decoder_name(codec) not in _WITHOUT_END:
         return False
     samples = decode_segment(codec, data)[:, :n_rows]
     try:
