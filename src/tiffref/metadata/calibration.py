@@ -414,8 +414,12 @@ def _image(
             factor, own = _ome_unit(planes[0].get(f"Position{axis}Unit", ""))
             attributes |= {name: position * factor, f"{name}_unit": own}
     attributes = {key: value for key, value in attributes.items() if value is not None}
+    channels = tuple(
+        Channel(channel.get("Name") or channel.get("Fluor") or "", _color(channel.get("Color")))
+        for channel in pixels.iterfind("{*}Channel")
+    )
     name = image.get("Name", "")
-    return Calibration(scales, units, _channels(pixels), times, acquired, name, attributes)
+    return Calibration(scales, units, channels, times, acquired, name, attributes)
 
 
 def _sizes(pixels: Element, defects: Report) -> tuple[dict[str, float], dict[str, str]]:
@@ -470,13 +474,6 @@ _IN_SECONDS |= {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
 
 def _ome_unit(name: str) -> tuple[float, str | None]:
     return _FOREIGN_UNITS.get(name) or (1.0, _OME_UNITS.get(name) or to_unit(name))
-
-
-def _channels(pixels: Element) -> tuple[Channel, ...]:
-    return tuple(
-        Channel(channel.get("Name") or channel.get("Fluor") or "", _color(channel.get("Color")))
-        for channel in pixels.iterfind("{*}Channel")
-    )
 
 
 def _color(text: str | None) -> str | None:

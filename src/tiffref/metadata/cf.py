@@ -95,7 +95,15 @@ def system_attributes(system: System | None, placement: Placement) -> dict[str, 
     """Return the attributes of a grid mapping variable: CRS, control points, sensor model."""
     attributes = dict(system.attributes) if system is not None else {}
     if placement.gcps:
-        attributes["gcps"] = json.dumps(_geojson(placement))
+        features = [
+            {
+                "type": "Feature",
+                "properties": {"id": str(n), "info": "", "row": row, "col": column},
+                "geometry": {"type": "Point", "coordinates": [x, y, z]},
+            }
+            for n, (row, column, x, y, z) in enumerate(placement.gcps, 1)
+        ]
+        attributes["gcps"] = json.dumps({"type": "FeatureCollection", "features": features})
     if placement.rpcs is not None:
         attributes["rpcs"] = json.dumps(placement.rpcs)
     return attributes
@@ -121,18 +129,6 @@ def spatial_ref(system: Mapping[str, Any], transform: Affine | None) -> Array:
 @functools.cache
 def _scalar() -> Array:
     return Array.from_values(np.int64(0))
-
-
-def _geojson(placement: Placement) -> dict[str, Any]:
-    features = [
-        {
-            "type": "Feature",
-            "properties": {"id": str(n), "info": "", "row": row, "col": column},
-            "geometry": {"type": "Point", "coordinates": [x, y, z]},
-        }
-        for n, (row, column, x, y, z) in enumerate(placement.gcps, 1)
-    ]
-    return {"type": "FeatureCollection", "features": features}
 
 
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)

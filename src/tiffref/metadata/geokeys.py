@@ -245,7 +245,11 @@ def parse_placement(tags: Mapping[int, Any], keys: GeoKeys, report: Report) -> P
     """
     is_point = keys.values.get(1025) == 2
     half = 0.5 if is_point else 0.0
-    scale, ties, matrix, coefficients = (_numbers_of(tags, tag, report) for tag in _PLACEMENT_TAGS)
+    values = [numbers(tags.get(tag)) for tag in _PLACEMENT_TAGS]
+    for (tag, (label, n)), some in zip(_PLACEMENT_TAGS.items(), values, strict=True):
+        if tag in tags and len(some) < n:
+            report.add(label, f"has fewer than {n} numbers", got=len(some))
+    scale, ties, matrix, coefficients = values
     transform: Affine | None = None
     gcps: tuple[Any, ...] = ()
     if len(scale) >= 2 and 0 not in scale[:2]:
@@ -260,14 +264,6 @@ def parse_placement(tags: Mapping[int, Any], keys: GeoKeys, report: Report) -> P
         if (abs(a), b, d, abs(e)) == (1, 0, 0, 1) and max(abs(c), abs(f)) <= 0.5:
             transform = None  # an identity in pixels, meaningless beside a sensor model
     return Placement(transform, gcps, is_point, _rpc_model(coefficients, report))
-
-
-def _numbers_of(tags: Mapping[int, Any], tag: int, report: Report) -> tuple[float, ...]:
-    """Return the numbers of a tag; report too few."""
-    values, (label, n) = numbers(tags.get(tag)), _PLACEMENT_TAGS[tag]
-    if tag in tags and len(values) < n:
-        report.add(label, f"has fewer than {n} numbers", got=len(values))
-    return values
 
 
 def _checked(tag: int, transform: Affine, report: Report) -> Affine | None:

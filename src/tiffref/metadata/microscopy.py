@@ -209,12 +209,15 @@ def _stk(record: Any, image: VendorImage) -> Calibration | None:
         created = moments[0].astype("datetime64[us]").item()
     properties = record.get("PlaneProperty") or ()
     optics = {row["name"]: row["value"] for row in properties if isinstance(row, Mapping)}
+    times: Any = ()  # seconds since the first plane
+    if moments is not None and len(set(moments.tolist())) == len(moments):
+        times = (moments - moments[0]).astype("timedelta64[ns]").astype(float) / 1e9
     waves = [w for w in map(float, record.get("Wavelengths", ())) if w > 0]
     return calibrated(
         scales,
         unit,
         name=_plain_text(record.get("Name")),
-        times=_stk_times(moments),
+        times=tuple(times),
         acquired=created if isinstance(created, datetime.datetime) else None,
         wavelength=_same_or_all(waves),
         wavelength_unit="nanometer" if waves else None,
@@ -231,13 +234,6 @@ def _stage(positions: Any, labels: Iterable[str]) -> dict[str, Any]:
     x, y = (_same_or_all(column) for column in columns)
     label = _same_or_all(named) if any(named) else None
     return {"stage_position_x": x, "stage_position_y": y, "stage_label": label, **_well(label)}
-
-
-def _stk_times(moments: Any) -> tuple[float, ...]:
-    """Return the seconds since the first plane, if all times are different."""
-    if moments is None or len(set(moments.tolist())) < len(moments):
-        return ()
-    return tuple((moments - moments[0]).astype("timedelta64[ns]").astype(float) / 1e9)
 
 
 _WELL = re.compile(r"([A-Z]{1,2}\d{1,2})\s*:\s*site\s*(\d+)", re.IGNORECASE)
@@ -542,8 +538,7 @@ def _philips(record: Any, image: VendorImage) -> Calibration | None:
 
 
 def _bif(record: Any, image: VendorImage) -> Calibration | None:
-    text = record or image.tags.get(_XMP)
-    root = image.parse(text, "Ventana XML in XMP (700)")
+    root = image.parse(record or image.tags.get(_XMP), "Ventana XML in XMP (700)")
     scan = next(_elements(root, "iScan"), None)
     if scan is None or image.series.name.lower() != "baseline":
         return resolution_sizes(image.tags, MAX_PLAIN_SIZE)
@@ -556,8 +551,7 @@ def _indica(record: Any, image: VendorImage) -> Calibration | None:
     root = image.parse(record or image.description, "IndicaLabs XML")
     channels = tuple(Channel(element.get("name", "")) for element in _elements(root, "channel"))
     is_stack = image.series.axes.startswith("C")
-    scales = image.scales
-    return _slide(scales, _text(root, "objective"), channels=channels if is_stack else ())
+    return _slide(image.scales, _text(root, "objective"), channels=channels if is_stack else ())
 
 
 def _trestle(record: Any, image: VendorImage) -> Calibration | None:

@@ -479,13 +479,19 @@ def permute_axes(array: Array, order: Sequence[int], *, self_inverse: bool = Fal
             transposes = _SELF_INVERSE
         shape = tuple(chunks[axis] for axis in stored)
         codecs = tuple(_transpose_codec(codec, transposes, shape) for codec in codecs)
+    manifest, grid = array.manifest, tuple(array.grid[axis] for axis in order)
+    if _keeps_sample_order(array.grid, order):
+        manifest = replace(manifest, shape=grid)
+    else:
+        flat = np.arange(manifest.n_chunks).reshape(array.grid).transpose(order).reshape(-1)
+        manifest = select_chunks(manifest, flat, grid)
     return replace(
         array,
         shape=tuple(array.shape[axis] for axis in order),
         chunks=chunks,
         dims=tuple(array.dims[axis] for axis in order),
         codecs=codecs,
-        manifest=_permute_grid(array.manifest, order),
+        manifest=manifest,
     )
 
 
@@ -567,14 +573,6 @@ def _stored_order(chunks: Sequence[int], order: Sequence[int]) -> list[int]:
     n_fixed = next(n for n, axis in enumerate(sorted(stored)) if stored[n] != axis)
     tail = stored[n_fixed:]
     return [*(axis for axis in range(len(order)) if axis not in tail), *tail]
-
-
-def _permute_grid(manifest: Manifest, order: Sequence[int]) -> Manifest:
-    shape = tuple(manifest.shape[axis] for axis in order)
-    if _keeps_sample_order(manifest.shape, order):
-        return replace(manifest, shape=shape)
-    flat = np.arange(manifest.n_chunks).reshape(manifest.shape).transpose(order).reshape(-1)
-    return select_chunks(manifest, flat, shape)
 
 
 def select_chunks(manifest: Manifest, flat: NDArray[np.int64], shape: tuple[int, ...]) -> Manifest:

@@ -534,17 +534,12 @@ class TiffReader:
                 if view is not None and not self.base:
                     self._walk_buffer(view)
                     break
-            self._read_next()
-        return self._chain if limit is None else self._chain[:limit]
-
-    def _read_next(self) -> None:
-        """Read the next IFD of the chain."""
-        last = self._directories[self._chain[-1]]
-        if not self.source.is_local:
+            last = self._directories[self._chain[-1]]
             place = last.next_offset + self.base, last.end - last.offset
-            if not self.source.is_cached(*place):
+            if not self.source.is_local and not self.source.is_cached(*place):
                 self._prefetch_next(last)
-        self._append_next(last.next_offset, last)
+            self._append_next(last.next_offset, last)
+        return self._chain if limit is None else self._chain[:limit]
 
     def _prefetch_next(self, last: Directory) -> None:
         """Prefetch the next IFDs of a remote file together if their distances are similar.

@@ -355,16 +355,14 @@ class _OmeSet:
             return None
         uuid = _root_id(reader) if self._is_local and own_id else ""
         is_same = uuid == own_id
-        if self._is_local and not self._is_below(path) and not (uuid and is_same):
-            return None
+        if self._is_local and not (uuid and is_same):
+            folder = os.path.realpath(self._folder)
+            if not Path(os.path.realpath(path)).is_relative_to(folder):
+                return None  # files outside the folder of the set must match the UUID
         if not is_same and uuid in self._ids:
             self._defects.append(f"'{name}' has the UUID of another file, {uuid!r:.60}")
         self.pages.append(Pages(reader))
         return len(self.pages) - 1
-
-    def _is_below(self, path: str) -> bool:
-        """Return whether a path is below the folder of the set; other files must match the UUID."""
-        return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self._folder))
 
 
 def _root_id(reader: TiffReader) -> str:

@@ -358,14 +358,12 @@ class Pages:
                 raise
         return facts
 
-    def rows_without_segments(self) -> set[int]:
+    def rows_without_segments(self) -> list[int]:
         """Return the rows whose lists of segment offsets lie outside the file."""
         names = {finding.ifd for finding in self.reader.findings if finding.tag in _OFFSET_TAGS}
-        if not names:
-            return set()
-        own = map(self.reader.name_of, self.offsets)
+        own = map(self.reader.name_of, self.offsets if names else ())
         rows = [row for row, name in enumerate(own) if name in names]
-        return {row for row in rows if not self.directory(row).n_listed_segments}
+        return [row for row in rows if not self.directory(row).n_listed_segments]
 
     @functools.cached_property
     def kind(self) -> NDArray[np.int32]:
@@ -467,7 +465,10 @@ class Level:
         if self.error is not None:
             raise self.error
         if len(self.row) > 1 and self.segments is None:
-            row = self._rows_with_segments()
+            row = self.row  # without IFDs whose lists of segments cannot be read
+            for number, pages in enumerate(self.pages):
+                if lost := pages.rows_without_segments():
+                    row = np.where(self.is_in(number) & np.isin(self.row, lost), -1, row)
             if (row != self.row).any():
                 return replace(self, row=row).to_facts()
         ifds, kind = self._facts_by_kind()
@@ -494,15 +495,6 @@ class Level:
             tuple(map(int, shape)), axes, first.dtype or "<f8", ifds, sources, kind, source,
             offset, length,
         )  # fmt: skip
-
-    def _rows_with_segments(self) -> NDArray[np.intp]:
-        """Return the rows of planes, with -1 for IFDs whose lists of segments cannot be read."""
-        row = self.row
-        for number, pages in enumerate(self.pages):
-            lost = pages.rows_without_segments()
-            if lost:
-                row = np.where(self.is_in(number) & np.isin(self.row, list(lost)), -1, row)
-        return row
 
     def _facts_by_kind(self) -> tuple[tuple[IfdFacts, ...], NDArray[np.int32]]:
         """Return the facts of each kind, in order of first use, and the kind of each plane."""

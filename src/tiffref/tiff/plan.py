@@ -313,13 +313,13 @@ def _plan_segments(
         )  # fmt: skip
     grid = chunk_grid(level.shape, chunks)
     sources, row = _split_sources(level, of_page)
-    offset, length = level.offset.reshape(-1), level.length.reshape(-1)
+    length = level.length
     plain = [codec for codec in codecs if codec.compression == _NONE]
     if plain:
-        length = _correct_lengths(level, plain[0])
-        if len(codecs) > 1:
-            length = np.where(is_uncompressed(level), length.reshape(n_pages, -1), level.length)
-            length = length.reshape(-1)
+        corrected = _correct_lengths(level, plain[0])
+        is_mixed = len(codecs) > 1
+        length = np.where(is_uncompressed(level), corrected, length) if is_mixed else corrected
+    offset, length = level.offset.reshape(-1), length.reshape(-1)
     behind: list[int] = []
     across: list[int] = []
     if not _ends_within(level.sources, offset, length):
@@ -365,14 +365,14 @@ def _correct_lengths(level: LevelFacts, codec: SegmentCodec) -> np.ndarray:
     """Correct the byte counts of uncompressed segments, which many writers get wrong."""
     offset, length = level.offset, level.length
     if codec.parameters.get("subsampling") or not offset.any():
-        return length.reshape(-1)
+        return length
     sizes = stored_bytes(level)
     if len(sizes) == 1 and level.ifds[0].tile is None:
-        return np.where(offset > 0, sizes, np.uint64(0)).reshape(-1)
+        return np.where(offset > 0, sizes, np.uint64(0))
     # a last strip may be stored whole, or with bytes after its rows but fewer than a whole strip
     full = sizes.max()
     cropped = np.where((length > sizes) & (length < full), sizes, length)
-    return np.minimum(cropped, full).reshape(-1)
+    return np.minimum(cropped, full)
 
 
 _ANY_JPEG = JPEG | {OLD_JPEG}
