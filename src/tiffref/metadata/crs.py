@@ -391,41 +391,19 @@ def _with_shift(crs: CRS, keys: GeoKeys) -> CRS:
     ones cannot be bound.
     """
     from pyproj.crs import BoundCRS
+    from pyproj.crs.coordinate_operation import ToWGS84Transformation
 
     shift = keys.values.get(2062)
-    if not isinstance(shift, tuple) or len(shift) not in _SHIFTS:
+    if not isinstance(shift, tuple) or len(shift) not in (3, 7):
         return crs
     is_bindable = crs.is_geographic or crs.is_projected
     if not is_bindable or crs.to_authority(min_confidence=100) is not None:
         return crs
-    parameters = [
-        _identified(label, code, value=value, unit=unit)
-        for value, (label, code, unit) in zip(shift, _SHIFT_PARAMETERS, strict=False)
-    ]
-    transformation = {
-        "type": "Transformation",
-        "name": f"Transformation from {crs.name} to WGS84",
-        "source_crs": crs.to_json_dict(),
-        "target_crs": from_epsg(4326).to_json_dict(),
-        "method": _identified(*_SHIFTS[len(shift)]),
-        "parameters": parameters,
-    }
+    transformation = ToWGS84Transformation(crs, *shift).to_json_dict()
+    if len(shift) == 3:  # as in GDAL
+        transformation["method"] = _identified("Geocentric translations (geog2D domain)", 9603)
+        del transformation["parameters"][3:]
     return BoundCRS(crs, from_epsg(4326), transformation)
-
-
-_SHIFTS = {
-    3: ("Geocentric translations (geog2D domain)", 9603),
-    7: ("Position Vector transformation (geog2D domain)", 9606),
-}
-_ARC_SECOND = {
-    "type": "AngularUnit", "name": "arc-second", "conversion_factor": 4.84813681109535993589914e-06
-}  # fmt: skip
-_PPM = {"type": "ScaleUnit", "name": "parts per million", "conversion_factor": 1e-06}
-_SHIFT_PARAMETERS = (
-    *((f"{axis}-axis translation", 8605 + n, "metre") for n, axis in enumerate("XYZ")),
-    *((f"{axis}-axis rotation", 8608 + n, _ARC_SECOND) for n, axis in enumerate("XYZ")),
-    ("Scale difference", 8611, _PPM),
-)
 
 
 PROJECTED, GEOGRAPHIC, GEOCENTRIC = 1, 2, 3
