@@ -98,6 +98,37 @@ def test_lists_and_globs() -> None:
     assert tifffile.imread(["huge.tif"], aszarr=True).shape == STACK.shape
 
 
+@pytest.mark.parametrize(
+    ("names", "container"),
+    [("hug?.tif", None), ("img00?.tif", None), (["img001.tif"], None),
+     (None, "one.zip"), ("img001.tif", "one.zip"), (["img001.tif"], "one.zip")],
+)  # fmt: skip
+def test_one_file_of_several(names: Any, container: str | None) -> None:
+    with zipfile.ZipFile("one.zip", "w") as archive:
+        archive.write("img001.tif")
+    expected = original.imread(names, container=container)
+    np.testing.assert_array_equal(tifffile.imread(names, container=container), expected)
+    store = tifffile.imread(names, container=container, aszarr=True, sort=True, out_inplace=True)
+    np.testing.assert_array_equal(store[...], expected, strict=True)
+
+
+def test_an_axis_of_one_file_that_was_asked_for() -> None:
+    for names in ("*g001.tif", ["img001.tif"]):
+        store = tifffile.imread(names, pattern=r"img(?P<t>\d+)", aszarr=True)
+        assert (store.dims, store.shape) == (("t", "y", "x"), (1, 150, 160))
+    assert tifffile.imread("hu{t}e.tif", aszarr=True).dims == ("t", "q", "y", "x")
+
+
+def test_read_into_an_array() -> None:
+    for name in ("huge.tif", f"file://{Path.cwd()}/huge.tif"):
+        out = np.zeros_like(STACK)
+        assert np.shares_memory(tifffile.imread(name, out=out), out)
+        np.testing.assert_array_equal(out, STACK)
+        part = np.zeros((2, 160), "u2")
+        assert tifffile.imread(name, selection=(slice(2), 3), out=part) is part
+        np.testing.assert_array_equal(part, STACK[:2, 3])
+
+
 def test_windows() -> None:
     def process(path: str) -> Iterator[np.ndarray]:
         with tifffile.imread(path, key=0, aszarr=True) as store:

@@ -17,7 +17,8 @@ from tifffile import TiffWriter, imwrite, memmap
 from .errors import SelectionError, check_arguments
 from .io.allow import is_local
 from .io.urls import check_address
-from .sequences.inputs import in_archive, is_many, reader_of
+from .sequences.inputs import in_archive, is_many, list_files, reader_of
+from .sequences.names import has_fields
 from .zarr import ZarrFileSequenceStore, ZarrStore, ZarrTiffStore
 from .zarr.keyspace import CHUNKMODE
 
@@ -26,7 +27,7 @@ __all__ = ["CHUNKMODE", "TiffFile", "TiffSequence", "TiffWriter", "imread", "imw
 _IGNORED = frozenset(
     {
         *("maxworkers", "buffersize", "ioworkers", "lock", "mode", "_useframes"),
-        *("chunkshape", "chunkdtype"),  # read from the first file
+        *("out_inplace", "chunkshape", "chunkdtype"),  # the last two are read from the first file
         "multiscales",  # stores of pyramids open as array and as group
     }
 )
@@ -210,13 +211,18 @@ def imread(
         choice |= imreadargs or {}
     elif imreadargs:
         sequence["imread"] = functools.partial(imread, **imreadargs)
-    if container is not None:
-        files = in_archive("*" if files is None else files, check_address(container))
-    store = _open_store(files, sequence, {**choice, **_supported(options)})
-    if wants_store and selection is None:
+    if container is not None:  # always a sequence, as in tifffile
+        files = files if isinstance(files, list | tuple) else [files or "*"]
+        files = in_archive(files, check_address(container))
+    elif not any(sequence.values()):
+        files = _only_file(files, options.get("storage_options"))
+    is_array = selection is not None or not wants_store
+    out = options.pop("out", None) if is_array else None
+    store = _open_store(files, _without_none(sequence), _without_none(choice) | _supported(options))
+    if not is_array:
         return store
     with store:
-        return store.read(... if selection is None else selection)
+        return store.read(... if selection is None else selection, out=out)
 
 
 def _check_options(options: Mapping[str, Any], *functions: Callable[..., Any]) -> None:
@@ -225,24 +231,29 @@ def _check_options(options: Mapping[str, Any], *functions: Callable[..., Any]) -
 
 
 def _open_store(files: Any, sequence: dict[str, Any], options: dict[str, Any]) -> ZarrStore:
-    if isinstance(files, list | tuple) and len(files) == 1 and sequence["pattern"] is None:
-        files = files[0]
-    options = _without_none(options)
     names = [name for name in options if name in _OPEN_ARGUMENTS or name.startswith("is_")]
     opening = {name: options.pop(name) for name in names}
     if is_many(files):
         opening.pop("name", None)
         if refused := sorted(opening.keys() & _OPEN_ARGUMENTS - {"_multifile"}):
             raise SelectionError(f"{refused[0]}= applies to a single file")
-        if opening or sequence["imread"]:  # a function, by default tifffile's, reads whole files
+        if opening or "imread" in sequence:  # a function, by default tifffile's, reads whole files
             parts = {n: options.pop(n) for n in ("key", "series", "level") if n in options}
-            reader = sequence["imread"] or tifffile.imread
+            reader = sequence.get("imread", tifffile.imread)
             sequence["imread"] = functools.partial(reader, **opening, **parts)
-        return ZarrFileSequenceStore(files, **_without_none(sequence), **options)
+        return ZarrFileSequenceStore(files, **sequence, **options)
     if not opening:
         return ZarrTiffStore(files, **options)
     with TiffFile(files, **opening) as tif:
         return tif.aszarr(**options)  # type: ignore[return-value]  # see TiffFile
+
+
+def _only_file(files: Any, storage_options: Mapping[str, Any] | None) -> Any:
+    """Return the file of a list or glob of one, which tifffile reads alone, or else the files."""
+    names = files if isinstance(files, list | tuple) else ()
+    if isinstance(files, str) and is_many(files) and not has_fields(files):
+        names = list_files(files, storage_options=storage_options).urls
+    return names[0] if len(names) == 1 else files
 
 
 def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -251,10 +262,10 @@ def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _supported(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments without ignored ones; refuse those that stores do not support."""
-    given = _without_none(options)
-    supported = {name: value for name, value in given.items() if name not in _IGNORED}
-    if supported.get("squeeze") is True:
-        del supported["squeeze"]
+    supported = {n: value for n, value in _without_none(options).items() if n not in _IGNORED}
+    for name in ("squeeze", "sort"):
+        if supported.get(name) is True:
+            del supported[name]
     refused = next((name for name in supported if name in _UNSUPPORTED), None)
     if refused is not None:
         raise SelectionError(
@@ -267,4 +278,4 @@ def _supported(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_url(files: Any) -> bool:
     first = files[0] if isinstance(files, list | tuple) and files else files
-    return isinstance(first, str) and not is_local(first)
+    return isinstance(first, str) and ("://" in first or not is_local(first))

@@ -93,7 +93,8 @@ def test_local_names_may_look_like_chains(
     tifffile.imwrite(name, image, metadata=None)
     for where in (name, tmp_path / name):
         np.testing.assert_array_equal(tiffref.imread(where, aszarr=True)[:], image)
-    assert tiffref.imread("*.tif", aszarr=True).shape == (1, 4, 5)
+    assert tiffref.imread("*.tif", aszarr=True).shape == (4, 5)
+    assert tiffref.zarr.ZarrFileSequenceStore("*.tif").shape == (1, 4, 5)
     tiffref.scan(name).write_fsspec("refs.json")
     again = tiffref.zarr.ZarrTiffStore("refs.json")
     np.testing.assert_array_equal(again[:], image)

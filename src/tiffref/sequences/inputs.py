@@ -165,11 +165,9 @@ def _list_member(name: str, storage_options: Mapping[str, Any] | None) -> list[s
     return urls
 
 
-def in_archive(files: Any, archive: str) -> Any:
-    """Return the URL of a file or glob inside a ZIP file, or those of several."""
-    if isinstance(files, str | os.PathLike):
-        return f"zip://{os.fspath(files)}::{archive}"
-    return [in_archive(name, archive) for name in files]
+def in_archive(names: Iterable[str | os.PathLike[str]], archive: str) -> list[str]:
+    """Return the URLs of files or globs inside a ZIP file."""
+    return [f"zip://{os.fspath(name)}::{archive}" for name in names]
 
 
 def _address(item: Any) -> str:
