@@ -209,9 +209,9 @@ def ccitt(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
     Parameters used: `t4_options` (tag 292), `t6_options` (tag 293). Damaged lines are decoded as in
     libtiff; a stream that libtiff rejects, as of a short strip, is decoded by imagecodecs.
     """
-    names = {"t4_options": 292, "t6_options": 293}
-    options = {number: codec.parameters.get(name) for name, number in names.items()}
-    tags = [(number, _LONG, [value]) for number, value in options.items() if value is not None]
+    names = (("t4_options", 292), ("t6_options", 293))
+    given = [(number, codec.parameters.get(name)) for name, number in names]
+    tags = [(number, _LONG, [value]) for number, value in given if value is not None]
     if codec.compression == _CCITT_WORDS:
         data, codec = _without_fill(codec, bytes(data)), replace(codec, compression=_CCITT_BYTES)
     if codec.compression == _CCITT_BYTES:
@@ -219,7 +219,13 @@ def ccitt(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
     try:
         return _decode(codec, data, _n_rows(codec), tags)
     except RuntimeError:
-        return _ccitt_without_libtiff(codec, data)
+        stored, rows, columns = bytes(data), _n_rows(codec), codec.shape[2]
+        if codec.compression == _CCITT_BYTES:
+            return imagecodecs.ccittrle_decode(stored, rows, columns)
+        if codec.compression == 3:
+            options = codec.parameters.get("t4_options", 0)
+            return imagecodecs.ccittfax3_decode(stored, rows, columns, t4options=options)
+        return imagecodecs.ccittfax4_decode(stored, rows, columns)
 
 
 def _without_fill(codec: SegmentCodec, data: bytes) -> bytes:
@@ -370,16 +376,6 @@ def _color_tags(codec: SegmentCodec) -> list[Tag]:
 
 def _n_rows(codec: SegmentCodec) -> int:
     return codec.shape[0] * codec.shape[1]
-
-
-def _ccitt_without_libtiff(codec: SegmentCodec, data: Any) -> NDArray:
-    stored, rows, columns = bytes(data), _n_rows(codec), codec.shape[2]
-    if codec.compression == 2:
-        return imagecodecs.ccittrle_decode(stored, rows, columns)
-    if codec.compression == 3:
-        options = codec.parameters.get("t4_options", 0)
-        return imagecodecs.ccittfax3_decode(stored, rows, columns, t4options=options)
-    return imagecodecs.ccittfax4_decode(stored, rows, columns)
 
 
 def _decode_strip(codec: SegmentCodec, data: Any, as_rgb: bool = False) -> NDArray:
@@ -553,34 +549,26 @@ def sgilog(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
         stored = np.frombuffer(data, np.uint8)[: n_rows * n_columns * 3]
         high, middle, low = stored[: stored.size // 3 * 3].reshape(-1, 3).astype(np.uint32).T
         words = high << np.uint32(16) | middle << np.uint32(8) | low
-        return _from_24_bits(words).reshape(-1, n_columns, 3)
+        luv = np.empty((words.size, 3), np.int16)
+        # converts the 10-bit logarithm (steps of 1/64, from 2**-12) to the 16-bit one; a bit of the
+        # chromaticity gets into its lowest bit, as in libtiff and GDAL
+        luv[:, 0] = (words >> 12 & 0xFFD) + 13314
+        luv[:, 1:] = _chromaticities()[words & (_N_CODES - 1)]
+        return luv.reshape(-1, n_columns, 3)
     planes = _expand_rows(bytes(data), n_rows, n_columns)
-    return _from_32_bits(planes).reshape(-1, n_columns, 3)
-
-
-def _from_24_bits(words: NDArray[np.uint32]) -> NDArray[np.int16]:
-    luv = np.empty((words.size, 3), np.int16)
-    # converts the 10-bit logarithm (steps of 1/64, from 2**-12) to the 16-bit one; a bit of the
-    # chromaticity gets into its lowest bit, as in libtiff and GDAL
-    luv[:, 0] = (words >> 12 & 0xFFD) + 13314
-    luv[:, 1:] = _chromaticities()[words & (_N_CODES - 1)]
-    return luv
-
-
-def _from_32_bits(planes: NDArray[np.uint8]) -> NDArray[np.int16]:
-    """Convert `(rows, 4, columns)` bytes, most significant first."""
-    high, low, u, v = planes.transpose(1, 0, 2)
-    luv = np.empty((*high.shape, 3), np.int16)
-    luv[..., 0] = (high.astype(np.uint16) << 8 | low).view(np.int16)
-    for index, codes in ((1, u), (2, v)):
-        luv[..., index] = ((codes + 0.5) * (1.0 / _UV_SCALE) * _SCALE).astype(np.int16)
+    luv = np.empty((len(planes), n_columns, 3), np.int16)
+    luv[..., 0] = (planes[:, 0].astype(np.uint16) << 8 | planes[:, 1]).view(np.int16)
+    for index in (1, 2):
+        chromaticity = (planes[:, index + 1] + 0.5) * (1.0 / _UV_SCALE)
+        luv[..., index] = (chromaticity * _SCALE).astype(np.int16)
     return luv
 
 
 def _expand_rows(data: bytes, n_rows: int, n_columns: int) -> NDArray[np.uint8]:
-    """Undo the run-length encoding; each row stores its four byte planes one after the other.
+    """Undo the run-length encoding to `(rows, 4, columns)` bytes, most significant first.
 
-    If the stream ends early, incomplete rows are omitted.
+    Each row stores its four byte planes one after the other. If the stream ends early, incomplete
+    rows are omitted.
     """
     planes = np.zeros((n_rows * 4, n_columns), np.uint8)
     position = 0

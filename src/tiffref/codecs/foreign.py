@@ -420,8 +420,6 @@ def _transpose_order(config: _Config, n_dims: int) -> Sequence[int]:
     if config["id"] != "transpose":
         return range(n_dims)
     axes = config["order"]
-    if isinstance(axes, str):
-        axes = range(n_dims)[:: -1 if axes == "F" else 1]
     if sorted(axes) != list(range(n_dims)):
         raise ValueError(f"not an order of {n_dims} axes: {axes}")
     return axes

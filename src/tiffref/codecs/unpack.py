@@ -228,37 +228,25 @@ def _unpack_mixed(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape) ->
 
 def _unpack_float24(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape) -> NDArray:
     byteorder: Any = codec.byteorder
-    if codec.predictor in FLOATING_POINT:
-        data = _unpredict_triples(data, shape, FLOATING_POINT[codec.predictor])
-        byteorder = ">"
-    elif codec.predictor not in NO_PREDICTOR:
+    if codec.predictor in NO_PREDICTOR:
+        numbers = imagecodecs.float24_decode(data.tobytes(), byteorder=byteorder)
+        return numbers.reshape(shape).astype(codec.dtype, copy=False)
+    if codec.predictor not in FLOATING_POINT:
         raise _undefined_predictor(codec)
-    numbers = imagecodecs.float24_decode(data.tobytes(), byteorder=byteorder)
-    if codec.predictor in FLOATING_POINT:
-        _restore_nan_payloads(numbers, data)
-    return numbers.reshape(shape).astype(codec.dtype, copy=False)
-
-
-def _restore_nan_payloads(numbers: NDArray, data: NDArray[np.uint8]) -> None:
-    """Restore the stored sign and payload of NaNs, in place.
-
-    The decoder returns the same NaN for all, like tifffile. With the floating-point predictor only
-    GDAL can read these samples, and it keeps the payload.
-    """
-    is_nan = np.isnan(numbers)
-    sign, high, low = data.reshape(-1, 3)[is_nan].astype(np.uint32).T
-    words = (sign >> 7) << 31 | np.uint32(0x7F800000) | (high << 8 | low) << 7
-    numbers.view(np.uint32)[is_nan] = words
-
-
-def _unpredict_triples(data: NDArray[np.uint8], shape: Shape, distance: int) -> NDArray[np.uint8]:
-    """Undo predictor 3 of 24-bit numbers; the result is big-endian."""
+    # predictor 3 sorts the bytes of a row by significance, and differences them
     depth, rows, columns, samples = shape
-    step = samples * distance
-    differences = data.reshape(depth * rows, -1, step)
+    differences = data.reshape(depth * rows, -1, samples * FLOATING_POINT[codec.predictor])
     planes = np.cumsum(differences, axis=1, dtype=np.uint8)
     planes = planes.reshape(depth * rows, 3, columns * samples)
-    return np.ascontiguousarray(planes.transpose(0, 2, 1)).reshape(-1)
+    triples = np.ascontiguousarray(planes.transpose(0, 2, 1)).reshape(-1, 3)
+    numbers = imagecodecs.float24_decode(triples.tobytes(), byteorder=">")
+    # the decoder returns the same NaN for all, like tifffile; only GDAL can read these samples, and
+    # it keeps sign and payload
+    is_nan = np.isnan(numbers)
+    sign, high, low = triples[is_nan].astype(np.uint32).T
+    words = (sign >> 7) << 31 | np.uint32(0x7F800000) | (high << 8 | low) << 7
+    numbers.view(np.uint32)[is_nan] = words
+    return numbers.reshape(shape).astype(codec.dtype, copy=False)
 
 
 def _unpack_complex(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape) -> NDArray:

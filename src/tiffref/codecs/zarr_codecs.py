@@ -264,10 +264,12 @@ def to_zarr3(
         return {name: codec.metadata[name] for name in ("data_type", "codecs")}
     if codec.transposes:
         assert ndim is not None
-        first = [_transpose_codec(order, ndim) for order in codec.transposes]
-        for transpose in first:
-            order = transpose["configuration"]["order"]
-            chunks = None if chunks is None else [chunks[axis] for axis in order]
+        first: list[dict[str, Any]] = []
+        for order in codec.transposes:
+            n_fixed = ndim - len(order)
+            full = [*range(n_fixed), *(n_fixed + axis for axis in order)]
+            first.append({"name": "transpose", "configuration": {"order": full}})
+            chunks = None if chunks is None else [chunks[axis] for axis in full]
         stored = to_zarr3(replace(codec, transposes=()), ndim=ndim, chunks=chunks, is_own=is_own)
         transposed = [*first, *stored["codecs"]]
         is_read_by_gdal = {entry["name"] for entry in transposed} <= {"transpose", "bytes", "zstd"}
@@ -328,12 +330,6 @@ def _v2_config(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     v2_name = next((v2 for v2, v3 in _V3_NAMES.items() if v3 == name), name)
     extra = _V3_EXTRA.get(v2_name, {})
     return {"id": v2_name} | {key: value for key, value in options.items() if key not in extra}
-
-
-def _transpose_codec(order: tuple[int, ...], ndim: int) -> dict[str, Any]:
-    n_fixed = ndim - len(order)
-    full = [*range(n_fixed), *(n_fixed + axis for axis in order)]
-    return {"name": "transpose", "configuration": {"order": full}}
 
 
 def from_zarr3(metadata: Mapping[str, Any]) -> SegmentCodec | ForeignCodec:

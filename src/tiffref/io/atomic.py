@@ -56,15 +56,11 @@ def write_atomic(
             target.write(piece.decode("ascii") if is_text else piece)
         return
     path = _check_name(target)
-    try:
+    with _write_errors(path):
         if "://" in path and not path.startswith("file:"):
             _write_remote(path, pieces, storage_options)
         else:
             _write_local(local_path(path), pieces)
-    except SourceError:
-        raise
-    except OSError as error:
-        raise _write_error(error, path) from safe_cause(error)
 
 
 def watch(target: str | os.PathLike[str]) -> Callable[[], None]:
@@ -108,10 +104,16 @@ _NEXT_STEPS = {
 }
 
 
-def _write_error(error: OSError, path: str) -> SourceError:
-    # the message of the error would name the temporary file
-    what = f"{_WHAT}: {error.strerror or error}"
-    return SourceError(what, url=path, hint=_NEXT_STEPS.get(type(error)))
+@contextlib.contextmanager
+def _write_errors(path: str) -> Iterator[None]:
+    try:
+        yield
+    except SourceError:
+        raise
+    except OSError as error:
+        # its message would name the temporary file
+        what, hint = f"{_WHAT}: {error.strerror or error}", _NEXT_STEPS.get(type(error))
+        raise SourceError(what, url=path, hint=hint) from safe_cause(error)
 
 
 def _upload_errors(url: str) -> contextlib.AbstractContextManager[None]:
@@ -149,13 +151,8 @@ def open_folder_atomic(
         if is_remote
         else _open_local_folder(local_path(path), marker)
     )
-    try:
-        with opened as folder:
-            yield folder
-    except SourceError:
-        raise
-    except OSError as error:
-        raise _write_error(error, path) from safe_cause(error)
+    with _write_errors(path), opened as folder:
+        yield folder
 
 
 @contextlib.contextmanager

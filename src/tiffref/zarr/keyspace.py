@@ -14,7 +14,6 @@ import asyncio
 import base64
 import enum
 import functools
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -31,7 +30,7 @@ from ..errors import SelectionError
 from ..formats.columnar import missing_columns
 from ..formats.kerchunk import in_format
 from ..formats.keys import BLOCK_ROWS, KeyRule, parse_key
-from ..formats.zarr_metadata import to_text, to_texts
+from ..formats.zarr_metadata import to_texts
 from ..io.urls import to_document_url
 from ..model.array import Array, Group, chunk_grid, plain_codec
 from ..model.codec import ForeignCodec, SegmentCodec
@@ -362,22 +361,14 @@ def build_keys(
     texts = texts_of(below)
     if zarr_format == 3 and below.children:
         return KeySpace(texts, exposed, zarr_format=zarr_format)
-    root = _merge_attributes(texts, texts_of(Group({"": exposed[main].visible})))
+    array = exposed[main].visible
+    more = {key: value for key, value in group.attributes.items() if key not in array.attributes}
+    root = texts_of(Group({"": array}), root=more)
     unlisted = frozenset({"", ".zarray"})
     if len(exposed) == 1:
         unlisted = frozenset((*texts, main)) - root.keys() - {""}
     exposed[""] = exposed[main]
     return KeySpace({**texts, **root}, exposed, unlisted, zarr_format)
-
-
-def _merge_attributes(group: Mapping[str, str], array: Mapping[str, str]) -> dict[str, str]:
-    """Return the documents of a root array, with the attributes of the group added."""
-    if ".zattrs" in array:
-        attributes = json.loads(group.get(".zattrs", "{}")) | json.loads(array[".zattrs"])
-        return {**array, ".zattrs": to_text(attributes)}
-    root, document = json.loads(group["zarr.json"]), json.loads(array["zarr.json"])
-    document["attributes"] = root["attributes"] | document["attributes"]
-    return {**array, "zarr.json": to_text(document)}
 
 
 def read_value(value: bytes | Chunk | None, byte_range: ByteRequest | None, fetch: Fetcher) -> Any:
