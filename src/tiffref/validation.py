@@ -36,7 +36,7 @@ from .errors import (
     checked,
 )
 from .formats.kerchunk_read import parse_document
-from .formats.load import check_kind, load_document
+from .formats.load import check_kind, fetch_text, parse_json
 from .formats.parquet import is_parquet, parse_parquet
 from .formats.summary import count, html_table
 from .io.allow import AllowList
@@ -421,7 +421,9 @@ def _parse(
         elif is_parquet(document):
             parsed = parse_parquet(document, storage_options)  # type: ignore[arg-type]
         else:
-            loaded = load_document(document, storage_options)
+            loaded = document
+            if not isinstance(document, Mapping):
+                loaded = parse_json(fetch_text(document, storage_options), document)
             parsed = parse_document(loaded, report.findings.append)
         for _, array in parsed.group.arrays():
             array.manifest.load()

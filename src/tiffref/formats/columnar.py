@@ -296,7 +296,9 @@ def _parse_block(
             n_layouts += 1
             if layout is None or n_layouts > _MAX_LAYOUTS:
                 return None
-            is_same, digits = _match(layout, _gather(codes, starts[rest], width))
+            windows = np.ndarray((len(codes) - width + 1,), f"V{width}", codes, 0, (1,))
+            lines = windows[starts[rest]].view(np.uint8).reshape(-1, width)
+            is_same, digits = _match(layout, lines)
             if digits is None:
                 return None
             rows, rest = rest[is_same], rest[~is_same]
@@ -395,12 +397,6 @@ def _match(
         digits = digits[is_same]
     leading = [start for start, stop in layout.numbers if stop - start > 1]
     return is_same, (digits if digits[:, leading].all() else None)
-
-
-def _gather(codes: NDArray[np.uint8], starts: NDArray[np.intp], width: int) -> NDArray[np.uint8]:
-    """Return `width` codes at each of `starts`, as rows."""
-    windows = np.ndarray((len(codes) - width + 1,), f"V{width}", codes, 0, (1,))
-    return windows[starts].view(np.uint8).reshape(-1, width)
 
 
 def _parse_digits(digits: NDArray[np.uint8]) -> NDArray[np.int64]:

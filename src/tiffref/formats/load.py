@@ -129,30 +129,6 @@ def check_kind(document: Any) -> None:
         )
 
 
-def load_document(
-    document: Mapping | str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
-) -> Any:
-    """Return a document as parsed JSON.
-
-    Parameters
-    ----------
-    document
-        Path or URL of a JSON file, also compressed (".json.gz", ".json.zst"); or the document.
-    storage_options
-        Options for the fsspec file system of a URL.
-
-    Raises
-    ------
-    SourceError
-        If the file cannot be read.
-    InvalidReferences
-        If it is not JSON.
-    """
-    if isinstance(document, Mapping):
-        return document
-    return parse_json(fetch_text(document, storage_options), document)
-
-
 def find_document(path: str, storage_options: Mapping[str, Any] | None = None) -> tuple[Any, str]:
     """Return the fsspec file system of a document, and the path in it.
 
@@ -176,9 +152,23 @@ def fetch_text(
     storage_options: Mapping[str, Any] | None = None,
     what: str = "cannot read the references",
 ) -> bytes:
-    """Read the text of a document; parameters and errors as in `load_document`.
+    """Read the text of a document.
 
-    `what` is what to say if it cannot be read.
+    Parameters
+    ----------
+    document
+        Path or URL of a JSON file, also compressed (".json.gz", ".json.zst").
+    storage_options
+        Options for the fsspec file system of a URL.
+    what
+        What to say if it cannot be read.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be read.
+    InvalidReferences
+        If it is too large.
     """
     import fsspec
 
@@ -286,7 +276,7 @@ def open_large(document: str | os.PathLike[str]) -> Iterator[FileText | None]:
 
 
 def parse_json(text: bytes, document: str | os.PathLike[str]) -> Any:
-    """Parse the text of a document; errors as in `load_document`."""
+    """Parse the text of a document; raise `InvalidReferences` if it is not JSON."""
     try:
         return ujson.loads(text)
     except (ValueError, RecursionError, MemoryError):

@@ -516,9 +516,7 @@ def _write_array(
 
     manifest = array.manifest
     folder.mkdir(parents=True, exist_ok=True)
-    fill = b""
-    if manifest.is_missing.any():
-        fill = _encode_fill_chunk(path, array)
+    fill = _encode_fill_chunk(path, array) if manifest.is_missing.any() else b""
     table = np.array(urls, object)
     for record, start in enumerate(range(0, manifest.n_chunks, record_size)):
         rows = slice(start, start + record_size)

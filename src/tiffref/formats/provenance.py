@@ -206,13 +206,6 @@ def _is_size(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value < math.inf
 
 
-def _is_column(name: str, values: Sequence[Any]) -> bool:
-    """Return whether the values of a column are valid."""
-    if not {*map(type, values)} <= _FIELDS[name]:
-        return False
-    return name == "etag" or all(0 <= value < math.inf for value in values if value is not None)
-
-
 def _is_table(columns: Mapping[str, Any]) -> bool:
     lists = [value for name, value in columns.items() if name != "prefix"]
     return (
@@ -223,7 +216,12 @@ def _is_table(columns: Mapping[str, Any]) -> bool:
         and len({len(value) for value in lists}) == 1
         and {*map(type, columns["url"])} <= {str}
         and {*map(type, columns.get(_LINKS, ()))} <= set(_TEXT)
-        and all(_is_column(name, columns.get(name, ())) for name in _FIELDS)
+        and all({*map(type, columns.get(name, ()))} <= kinds for name, kinds in _FIELDS.items())
+        and all(
+            value is None or _is_size(value)
+            for name in ("size", "mtime")
+            for value in columns.get(name, ())
+        )
     )
 
 

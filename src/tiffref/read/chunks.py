@@ -109,10 +109,9 @@ def decode_chunk(array: Array, decoder: Decoder, data: Any, target: NDArray, inn
 
 def decode_whole(array: Array, decoder: Decoder, data: Any) -> NDArray:
     """Decode a chunk into a new array; parameters and errors as in `decode_chunk`."""
-    if isinstance(decoder, ForeignCodec):
-        # numcodecs may return a view of a buffer that is overwritten later
-        return np.array(decode_foreign(decoder, data, array.chunks, array.dtype))
-    return undo_transposes(decoder.codec, decoder.decode(data)).reshape(array.chunks)
+    block = np.empty(array.chunks, array.dtype)
+    decode_chunk(array, decoder, data, block, None)
+    return block
 
 
 def decode_inlined(array: Array, flat: int) -> NDArray:
@@ -128,9 +127,7 @@ def decode_inlined(array: Array, flat: int) -> NDArray:
             # also for dtypes that no segment has, such as strings of a coordinate
             return view_plain(codec, data, (math.prod(array.chunks),), (1,)).reshape(array.chunks)
     check_expansion(len(data), min_stored_bytes(n_bytes))
-    block = np.empty(array.chunks, array.dtype)
-    decode_chunk(array, make_decoder(codec), data, block, None)
-    return block
+    return decode_whole(array, make_decoder(codec), data)
 
 
 def _scratch_array(decoder: SegmentDecoder) -> NDArray:

@@ -75,7 +75,10 @@ class _Run:
         return cls(array, grid, index, index, last, index, is_reversed=is_reversed)
 
     def flat(self, index: tuple[int, ...]) -> int:
-        return self._mirror(_ravel(index, self.grid))
+        flat = 0
+        for i, n in zip(index, self.grid, strict=True):
+            flat = flat * n + i
+        return self._mirror(flat)
 
     def _mirror(self, flat: int) -> int:
         return math.prod(self.grid) - 1 - flat if self.is_reversed else flat
@@ -210,13 +213,6 @@ class ReadAhead:
     def clear(self) -> None:
         """Remove all runs."""
         self._runs.clear()
-
-
-def _ravel(index: tuple[int, ...], grid: tuple[int, ...]) -> int:
-    flat = 0
-    for i, n in zip(index, grid, strict=True):
-        flat = flat * n + i
-    return flat
 
 
 def _unravel(flat: int, grid: tuple[int, ...]) -> tuple[int, ...]:
@@ -364,10 +360,7 @@ class Requests:
         elif state.timer is None:
             is_busy = time.monotonic() - self._finished_at < _BUSY_S
             linger = min(_MAX_LINGER_S, self._latency_s * _LINGER_FRACTION) if is_busy else 0.0
-            if linger:
-                state.timer = loop.call_later(linger, self._send, state)
-            else:
-                state.timer = loop.call_soon(self._send, state)
+            state.timer = loop.call_later(linger, self._send, state)
 
     def _send(self, state: _LoopState) -> None:
         requests, state.requests, state.timer = state.requests, [], None
