@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -26,15 +27,15 @@ class Compression:
         Value of tag 259.
     name
         Name for messages.
-    kind
-        "bytes": `decode(data, buffer)` fills a uint8 buffer and returns the number of bytes.
-        "image": `decode(codec, data, out)` returns an array of samples.
-        "" if there is no decoder.
     decode
         The decoder.
     zarr2
         Zarr v2 configuration of the exactly equivalent codec of numcodecs or of
         imagecodecs-numcodecs; empty if no codec is needed, None if there is none.
+    kind
+        "bytes": `decode(data, buffer)` fills a uint8 buffer and returns the number of bytes.
+        "image": `decode(codec, data, out)` returns an array of samples.
+        "" if there is no decoder.
     has_fill_order
         Whether FillOrder (tag 266) applies: decoders get bytes whose bits are in the first order.
         Always true for kind "bytes".
@@ -44,29 +45,15 @@ class Compression:
 
     code: int
     name: str
-    kind: str = ""
     decode: Callable[..., Any] | None = None
     zarr2: Mapping[str, Any] | None = None
+    kind: str = ""
     has_fill_order: bool = False
     reason: str = ""
 
 
-def _bytes(
-    code: int, name: str, decode: Callable[..., Any], zarr2: Mapping[str, Any] | None
-) -> Compression:
-    return Compression(code, name, "bytes", decode, zarr2, has_fill_order=True)
-
-
-def _image(
-    code: int,
-    name: str,
-    decode: Callable[..., Any],
-    codec_id: str | None = None,
-    has_fill_order: bool = False,
-) -> Compression:
-    zarr2 = None if codec_id is None else {"id": codec_id}
-    return Compression(code, name, "image", decode, zarr2, has_fill_order)
-
+_bytes = partial(Compression, kind="bytes", has_fill_order=True)
+_image = partial(Compression, kind="image")
 
 _LZMA = {"id": "lzma", "format": 1, "check": -1, "preset": None, "filters": None}
 _ZLIB = {"id": "zlib", "level": 1}
@@ -81,34 +68,34 @@ _ROWS: Sequence[Compression] = (
     # it returns more
     _bytes(5, "LZW", decoders.lzw, {"id": "imagecodecs_lzw"}),
     _image(6, "JPEG (old style)", decoders.old_jpeg),
-    _image(7, "JPEG", decoders.jpeg, "imagecodecs_jpeg"),
+    _image(7, "JPEG", decoders.jpeg, {"id": "imagecodecs_jpeg"}),
     _bytes(8, "deflate (Adobe)", decoders.deflate, _ZLIB),
-    _image(22610, "JPEG XR (NDPI)", decoders.jpegxr, "imagecodecs_jpegxr"),
+    _image(22610, "JPEG XR (NDPI)", decoders.jpegxr, {"id": "imagecodecs_jpegxr"}),
     _image(32766, "NeXT", decoders.libtiff, has_fill_order=True),
     _image(32771, "CCITT modified Huffman, words", decoders.ccitt, has_fill_order=True),
     _bytes(32773, "PackBits", decoders.packbits, {"id": "imagecodecs_packbits"}),
     _image(32809, "ThunderScan", decoders.libtiff, has_fill_order=True),
     _image(32909, "PixarLog", decoders.libtiff, has_fill_order=True),
     _bytes(32946, "deflate", decoders.deflate, _ZLIB),
-    _image(33003, "JPEG 2000 (Aperio, YCbCr)", decoders.jpeg2k, "imagecodecs_jpeg2k"),
-    _image(33004, "JPEG 2000 (lossy)", decoders.jpeg2k, "imagecodecs_jpeg2k"),
-    _image(33005, "JPEG 2000 (Aperio, RGB)", decoders.jpeg2k, "imagecodecs_jpeg2k"),
+    _image(33003, "JPEG 2000 (Aperio, YCbCr)", decoders.jpeg2k, {"id": "imagecodecs_jpeg2k"}),
+    _image(33004, "JPEG 2000 (lossy)", decoders.jpeg2k, {"id": "imagecodecs_jpeg2k"}),
+    _image(33005, "JPEG 2000 (Aperio, RGB)", decoders.jpeg2k, {"id": "imagecodecs_jpeg2k"}),
     _image(33007, "JPEG (alternative)", decoders.jpeg),
     _image(34676, "SGILog", decoders.sgilog, has_fill_order=True),
     _image(34677, "SGILog 24-bit", decoders.sgilog, has_fill_order=True),
-    _image(34712, "JPEG 2000", decoders.jpeg2k, "imagecodecs_jpeg2k"),
-    _image(34887, "LERC", decoders.lerc, "imagecodecs_lerc", has_fill_order=True),
+    _image(34712, "JPEG 2000", decoders.jpeg2k, {"id": "imagecodecs_jpeg2k"}),
+    _image(34887, "LERC", decoders.lerc, {"id": "imagecodecs_lerc"}, has_fill_order=True),
     _image(34892, "JPEG (lossy DNG)", decoders.jpeg),
     _bytes(34925, "LZMA", decoders.lzma, _LZMA),
     _bytes(34926, "Zstandard", decoders.zstd, _ZSTD),  # deprecated numbers: this and the next one
-    _image(34927, "WebP", decoders.webp, "imagecodecs_webp", has_fill_order=True),
-    _image(34933, "PNG", decoders.png, "imagecodecs_png"),
-    _image(34934, "JPEG XR", decoders.jpegxr, "imagecodecs_jpegxr"),
+    _image(34927, "WebP", decoders.webp, {"id": "imagecodecs_webp"}, has_fill_order=True),
+    _image(34933, "PNG", decoders.png, {"id": "imagecodecs_png"}),
+    _image(34934, "JPEG XR", decoders.jpegxr, {"id": "imagecodecs_jpegxr"}),
     _bytes(50000, "Zstandard", decoders.zstd, _ZSTD),
-    _image(50001, "WebP", decoders.webp, "imagecodecs_webp", has_fill_order=True),
-    _image(50002, "JPEG XL", decoders.jpegxl, "imagecodecs_jpegxl"),
+    _image(50001, "WebP", decoders.webp, {"id": "imagecodecs_webp"}, has_fill_order=True),
+    _image(50002, "JPEG XL", decoders.jpegxl, {"id": "imagecodecs_jpegxl"}),
     _bytes(50013, "deflate (PixTIFF)", decoders.deflate, _ZLIB),
-    _image(52546, "JPEG XL (DNG)", decoders.jpegxl, "imagecodecs_jpegxl"),
+    _image(52546, "JPEG XL (DNG)", decoders.jpegxl, {"id": "imagecodecs_jpegxl"}),
     _image(65000, "EER, 8 bits", decoders.eer),
     _image(65001, "EER, 7 bits", decoders.eer),
     _image(65002, "EER, variable bits", decoders.eer),

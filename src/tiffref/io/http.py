@@ -144,33 +144,7 @@ class HttpFile:
 
     def open(self, length: int) -> tuple[Source, bytes]:
         """Read the first bytes; return them with the state of the object, size included."""
-        response = self._run(self._get_start, length, length)
-        if response.status == 416:
-            # some servers refuse a range that ends beyond the file, and report its size
-            size = response.source(self.url).size or self.state().size or 0
-            if 0 < size < length:
-                return self.open(size)
-            if size:
-                raise _status_error(response, self.url)
-            return Source(self.url, 0), b""
-        if response.status == 200:
-            raise _status_error(response, self.url, _NO_RANGES, expected="HTTP status 206")
-        _check_status(response, self.url, 206)
-        first, last, size = response.content_range
-        if first == 0 and size is None:  # but HEAD may give it
-            size = self.state().size
-        if first != 0 or size is None:
-            raise SourceError(
-                "the server does not report the size of the file",
-                url=self.url,
-                tag="Content-Range",
-                got=response.headers.get("content-range"),
-                expected=f"bytes 0-{length - 1}/SIZE",
-            )
-        most, n_bytes = min(length, size), len(response.body)
-        if n_bytes != last + 1 or not min(most, _MIN_PART_BYTES) <= n_bytes <= most:
-            raise wrong_length_error(self.url, 0, length, n_bytes, most)
-        return replace(response.source(self.url), size=size), response.body
+        return self._run(self._open, length, length)
 
     def read_ranges(
         self, ranges: Sequence[tuple[int, int]], expected: Source | None = None
@@ -180,11 +154,12 @@ class HttpFile:
 
     def read_all(self, expected: Source | None = None) -> bytes:
         """Read the whole object."""
-        return self._run(self._get_all, UNKNOWN_SIZE_BYTES, expected)
+        return self._run(self._get_whole, UNKNOWN_SIZE_BYTES, {}, 1 << 62, expected)
 
     def read_document(self, max_bytes: int) -> bytes:
         """Read a whole document, which the server may compress; stop at about `max_bytes`."""
-        return self._run(self._get_document, UNKNOWN_SIZE_BYTES, max_bytes)
+        headers = {"Accept-Encoding": "gzip, deflate"}
+        return self._run(self._get_whole, UNKNOWN_SIZE_BYTES, headers, max_bytes)
 
     def state(self) -> Source:
         """Return size, modification time and ETag; None each if HEAD is not allowed."""
@@ -193,27 +168,49 @@ class HttpFile:
     def _run(self, send: Callable[..., Any], n_bytes: int, *arguments: Any) -> Any:
         return run_coroutine(self.fs, _with_retries, self.url, n_bytes, send, *arguments)
 
-    async def _get_start(self, length: int) -> Response:
+    async def _open(self, length: int) -> tuple[Source, bytes]:
         """Request the first bytes; if the server ignores the range, read at most one byte."""
         headers = {"Range": f"bytes=0-{length - 1}"}
         response = await self._request("GET", headers, length, max_whole=1)
-        if response.status in RETRIED_STATUSES:
-            _check_status(response, self.url, 206)
-        first, last, _ = response.content_range
-        n_bytes = last - first + 1
-        if response.status == 206 and len(response.body) < n_bytes:
-            error = wrong_length_error(self.url, 0, length, len(response.body), n_bytes)
-            raise _TransientError(error)
-        return response
+        first, last, size = response.content_range
+        if response.status == 416:
+            # some servers refuse a range that ends beyond the file, and report its size
+            size = size or (await self._head()).size or 0
+            if 0 < size < length:
+                return await self._open(size)
+            if size:
+                raise _status_error(response, self.url)
+            return Source(self.url, 0), b""
+        if response.status == 200:
+            raise _status_error(response, self.url, _NO_RANGES, expected="HTTP status 206")
+        _check_status(response, self.url, 206)
+        if first == 0 and size is None:  # but HEAD may give it
+            size = (await self._head()).size
+        if first != 0 or size is None:
+            raise SourceError(
+                "the server does not report the size of the file",
+                url=self.url,
+                tag="Content-Range",
+                got=response.headers.get("content-range"),
+                expected=f"bytes 0-{length - 1}/SIZE",
+            )
+        most, n_bytes = min(length, size), len(response.body)
+        if n_bytes <= last:
+            raise _TransientError(wrong_length_error(self.url, 0, length, n_bytes, last + 1))
+        if n_bytes != last + 1 or not min(most, _MIN_PART_BYTES) <= n_bytes <= most:
+            raise wrong_length_error(self.url, 0, length, n_bytes, most)
+        return replace(response.source(self.url), size=size), response.body
 
-    async def _get_document(self, max_bytes: int) -> bytes:
-        headers = {"Accept-Encoding": "gzip, deflate"}
+    async def _get_whole(
+        self, headers: Mapping[str, str], max_bytes: int, expected: Source | None = None
+    ) -> bytes:
         response = await self._request("GET", headers, max_bytes, max_whole=max_bytes)
         _check_status(response, self.url, 200)
         size = response.headers.get("content-length", "")
         if size.isdigit() and int(size) > max_bytes:
-            expected = f"at most {max_bytes} bytes"
-            raise SourceError("is too large", url=self.url, got=f"{size} bytes", expected=expected)
+            at_most = f"at most {max_bytes} bytes"
+            raise SourceError("is too large", url=self.url, got=f"{size} bytes", expected=at_most)
+        check_unchanged(expected, response.source(self.url))
         return response.body
 
     async def _get_ranges(
@@ -281,12 +278,6 @@ class HttpFile:
         if len(response.body) != n_bytes:
             error = wrong_length_error(self.url, offset, length, len(response.body), n_bytes)
             raise _TransientError(error)
-
-    async def _get_all(self, expected: Source | None) -> bytes:
-        response = await self._request("GET", {}, 1 << 62)
-        _check_status(response, self.url, 200)
-        check_unchanged(expected, response.source(self.url))
-        return response.body
 
     async def _head(self) -> Source:
         response = await self._request("HEAD", {}, 0)
@@ -432,7 +423,7 @@ async def _read_body(response: Any, max_bytes: int, max_whole: int, method: str)
             got=f"Content-Encoding {encoding}",
             hint="Copy the file to this machine, or to a server that sends it as it is.",
         )
-    limit = max_bytes if response.status == 206 or max_bytes > 1 << 60 else max_whole
+    limit = max_bytes if response.status == 206 else max_whole
     size = response.content_length
     if size is not None and size > limit:
         if response.status == 200:
