@@ -30,7 +30,7 @@ from ..io.urls import check_address, has_scheme, local_path, shared_folder, to_d
 from ..sequences.inputs import find_files, natural_key, read_fields, read_plain
 from ..sequences.stack import SequenceOptions, scan_sequence
 from ..tiff.scan import ScanOptions, scan
-from .executors import JobQueue, Pool, check_pool_options, open_pool
+from .executors import OPENERS, JobQueue, Pool, open_pool
 from .index import INDEX, INDEX_SEAL, field_types, import_pyarrow, seal_index, write_index
 from .stac import write_stac
 from .storage import STATE, Folder, IsComplete, Journal, LocalFolder, RemoteFolder
@@ -242,23 +242,8 @@ class Summary:
             yield "combined sets", f"{self.combined:,}"
 
 
-def write_report(
-    path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]], summary: Summary
-) -> None:
-    """Write a report as JSON Lines: one line per file, and the summary last.
-
-    Raises
-    ------
-    SourceError
-        If it cannot be written.
-    """
-    public = (
-        {key: value for key, value in row.items() if key not in _INTERNAL_COLUMNS} for row in rows
-    )
-    write_atomic(path, map(_json_line, itertools.chain(public, [{"summary": summary.to_json()}])))
-
-
 def _json_line(row: Mapping[str, Any]) -> bytes:
+    row = {key: value for key, value in row.items() if key not in _INTERNAL_COLUMNS}
     # bytes of file names that are not UTF-8 become JSON escapes
     return json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
@@ -529,7 +514,8 @@ def build(
     with requires_extra("catalog", "footprints of images need shapely"):
         import shapely  # noqa: F401 - before hours of scanning
     _check_options(format, more, stack, group_by)
-    check_pool_options(more.executor, workers)
+    if workers is not None and workers < 1:
+        raise SelectionError("invalid number of workers", got=workers, expected="1 or more")
     target = _open_folder(output, more.output_options)
     inputs = find_files(files, assets=more.assets, storage_options=storage_options)
     fields = read_fields(inputs, pattern, read=read_plain)
@@ -571,7 +557,8 @@ def build(
             combined = run.write_products(pool, order, products, signed)
         summary = Summary.of(run.counts, journal.rows(order), combined, target.address)
         if more.report is not None:
-            write_report(more.report, journal.rows(order), summary)
+            lines = itertools.chain(journal.rows(order), [{"summary": summary.to_json()}])
+            write_atomic(more.report, map(_json_line, lines))
         return summary
 
 
@@ -593,6 +580,14 @@ def _check_options(format: str, more: BuildOptions, stack: bool, group_by: Seque
             raise SelectionError("unknown format", got=repr(given), expected=sorted(FORMATS))
     check_arguments(more.scan_options or {}, scan, ScanOptions)
     check_arguments(more.stack_options or {}, scan_sequence, SequenceOptions)
+    if isinstance(more.executor, str) and more.executor not in OPENERS:
+        raise SelectionError("unknown executor", got=repr(more.executor), expected=tuple(OPENERS))
+    if not isinstance(more.executor, str | None) and not hasattr(more.executor, "submit"):
+        raise SelectionError(
+            "not an executor",
+            got=type(more.executor).__name__,
+            expected="an object with submit()",
+        )
     if group_by and not stack:
         raise SelectionError("group_by needs combined sets", hint="Add stack=True (--stack).")
 

@@ -25,7 +25,7 @@ from concurrent.futures import (
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from ..errors import CatalogError, SelectionError, requires_extra
+from ..errors import CatalogError, requires_extra
 from ..io.clients import DaemonPool
 
 _REMOTE_THREADS = 16
@@ -87,29 +87,10 @@ def open_pool(
         executor = "threads" if is_remote else "serial" if is_serial else "processes"
         executor = executor if scheduler is None else "dask"
     if isinstance(executor, str):
-        return _OPENERS[executor](workers, scheduler)
+        return OPENERS[executor](workers, scheduler)
     if hasattr(executor, "get_executor"):
         return _client_pool(executor, workers)
     return contextlib.nullcontext(Pool(executor, workers or os.cpu_count() or 1))
-
-
-def check_pool_options(executor: Any, workers: int | None) -> None:
-    """Check the arguments of `open_pool`, before a build creates anything.
-
-    Raises
-    ------
-    SelectionError
-        If the arguments are invalid.
-    """
-    if workers is not None and workers < 1:
-        raise SelectionError("invalid number of workers", got=workers, expected="1 or more")
-    if isinstance(executor, str):
-        if executor not in _OPENERS:
-            raise SelectionError("unknown executor", got=repr(executor), expected=tuple(_OPENERS))
-    elif executor is not None and not hasattr(executor, "submit"):
-        raise SelectionError(
-            "not an executor", got=type(executor).__name__, expected="an object with submit()"
-        )
 
 
 @contextlib.contextmanager
@@ -185,7 +166,7 @@ def _client_pool(client: Any, workers: int | None) -> Iterator[Pool]:
         yield Pool(executor, workers or max(1, len(client.scheduler_info()["workers"])))
 
 
-_OPENERS: Mapping[str, Callable[..., contextlib.AbstractContextManager[Pool]]] = {
+OPENERS: Mapping[str, Callable[..., contextlib.AbstractContextManager[Pool]]] = {
     "serial": lambda *_: contextlib.nullcontext(Pool(_SerialExecutor(), 1)),
     "threads": _thread_pool,
     "processes": _process_pool,
@@ -224,6 +205,8 @@ class JobQueue(Generic[T, R]):
     def run_all(self, batches: Iterable[tuple[T, ...]]) -> None:
         """Run all batches; if a worker fails or dies, run the jobs of its batch one by one.
 
+        With no other in flight, a job whose worker dies is the cause.
+
         Raises
         ------
         CatalogError
@@ -232,49 +215,44 @@ class JobQueue(Generic[T, R]):
         waiting = iter(batches)
         while failed := self._run_batches(waiting):
             self.pool.restart_workers()
-            for job in itertools.chain(*failed):
-                self._run_single(job)
+            for job in itertools.chain(*(batch for batch, _ in failed)):
+                for _, error in self._run_batches(iter([(job,)])):
+                    if isinstance(error, CatalogError):
+                        raise error
+                    if isinstance(error, BrokenExecutor):
+                        self.pool.restart_workers()
+                    self.on_failure(job, error)
 
-    def _run_batches(self, waiting: Iterator[tuple[T, ...]]) -> list[tuple[T, ...]]:
-        """Run batches, a few ahead of the workers, until one fails; return those that failed."""
+    def _run_batches(
+        self, waiting: Iterator[tuple[T, ...]]
+    ) -> list[tuple[tuple[T, ...], BaseException]]:
+        """Run batches, a few ahead of the workers, until one fails; return failures and errors."""
         running: dict[Future[R], tuple[T, ...]] = {}
-        failed: list[tuple[T, ...]] = []
+        failed: list[tuple[tuple[T, ...], BaseException]] = []
         while True:
             n_free = _BATCHES_PER_WORKER * self.pool.n_workers - len(running)
             for batch in itertools.islice(waiting, 0 if failed else n_free):
                 try:
                     running[self.pool.executor.submit(self.run, batch)] = batch
-                except (BrokenExecutor, RuntimeError):  # RuntimeError: shut down by its owner
-                    failed.append(batch)
+                except (
+                    BrokenExecutor,
+                    RuntimeError,
+                ) as error:  # RuntimeError: shut down by its owner
+                    refused = CatalogError(
+                        "the executor accepts no more work",
+                        got=f"{type(error).__name__}: {error}",
+                        hint="Run the build again: it continues where it stopped.",
+                    )
+                    failed.append((batch, refused))
                     break
             if not running:
                 return failed
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
-                batch = running.pop(future)
-                if self._handle_result(future) is not None:
-                    failed.append(batch)
-
-    def _handle_result(self, future: Future[R]) -> BaseException | None:
-        """Pass on the result of a finished call; return its error, if any."""
-        error = future.exception()
-        if isinstance(error, CatalogError):
-            raise error
-        if error is None:
-            self.on_result(future.result())
-        return error
-
-    def _run_single(self, job: T) -> None:
-        """Run one job with no other in flight, so that a dying worker identifies it."""
-        try:
-            future = self.pool.executor.submit(self.run, (job,))
-        except (BrokenExecutor, RuntimeError) as error:
-            raise CatalogError(
-                "the executor accepts no more work",
-                got=f"{type(error).__name__}: {error}",
-                hint="Run the build again: it continues where it stopped.",
-            ) from error
-        if (cause := self._handle_result(future)) is not None:
-            if isinstance(cause, BrokenExecutor):
-                self.pool.restart_workers()
-            self.on_failure(job, cause)
+                batch, cause = running.pop(future), future.exception()
+                if isinstance(cause, CatalogError):
+                    raise cause
+                if cause is None:
+                    self.on_result(future.result())
+                else:
+                    failed.append((batch, cause))

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
 _INITIAL_POSITIONS = np.linspace(0, 4, 17)
-"""Positions of the first points of an outline; curved edges get more (see `outline_points`)."""
+"""Positions of the first points of an outline; curved edges get more (see `dense_points`)."""
 _MAX_STEP_DEG = 2.0
 """Degrees between neighbouring points: chords of 2 degrees are within 0.01 of the curve."""
 _MAX_HALVINGS = 16
@@ -54,36 +54,6 @@ _MAX_DEGREES = np.array([540.0, 95.0])
 """Longitude: rasters may cross the antimeridian. Latitude: outer pixels may go past a pole."""
 
 
-def outline_points(
-    transform: Sequence[float], raster: Sequence[int], positions: Any
-) -> NDArray[np.float64]:
-    """Return points on the outline of a raster, in its CRS.
-
-    Parameters
-    ----------
-    transform
-        (a, b, c, d, e, f) from pixels to the CRS.
-    raster
-        (rows, columns).
-    positions
-        `(n,)` float: 0 is the outer corner of the first pixel, 1 to 3 are the next corners, down
-        the first column first, and 4 is the first again.
-
-    Returns
-    -------
-    `(n, 2)` float64.
-    """
-    positions = np.asarray(positions, float)
-    row = raster[0] * np.minimum(np.maximum(1.5 - np.abs(positions - 1.5), 0.0), 1.0)
-    column = raster[1] * np.minimum(np.maximum(1.5 - np.abs(positions - 2.5), 0.0), 1.0)
-    return _to_crs(transform, column, row)
-
-
-def _to_crs(transform: Sequence[float], column: NDArray, row: NDArray) -> NDArray[np.float64]:
-    a, b, c, d, e, f = transform
-    return np.stack([a * column + b * row + c, d * column + e * row + f], axis=-1)
-
-
 @dataclass(frozen=True, slots=True)
 class _Outline:
     """The outline of a raster, in longitude and latitude.
@@ -98,8 +68,14 @@ class _Outline:
     raster: Sequence[int]
 
     def points(self, positions: NDArray[np.float64]) -> NDArray[np.float64] | None:
-        """Return longitude and latitude at positions; None if any is off the globe."""
-        points = outline_points(self.transform, self.raster, positions)
+        """Return longitude and latitude at positions; None if any is off the globe.
+
+        Position 0 is the outer corner of the first pixel, 1 to 3 are the next corners, down the
+        first column first, and 4 is the first again.
+        """
+        row = np.minimum(np.maximum(1.5 - np.abs(positions - 1.5), 0.0), 1.0)
+        column = np.minimum(np.maximum(1.5 - np.abs(positions - 2.5), 0.0), 1.0)
+        points = self._to_crs(column, row)
         if self.is_lonlat and (np.abs(points) > _MAX_DEGREES).any():
             return None  # these are metres
         places = self._to_places(points)
@@ -107,6 +83,12 @@ class _Outline:
             return None
         # the check takes longer than all else, so it is skipped for most images
         return places if _is_small(places) or self._are_on_globe(points, places).all() else None
+
+    def _to_crs(self, column: NDArray, row: NDArray) -> NDArray[np.float64]:
+        """Return points given by fractions of the columns and rows."""
+        a, b, c, d, e, f = self.transform
+        column, row = column * self.raster[1], row * self.raster[0]
+        return np.stack([a * column + b * row + c, d * column + e * row + f], axis=-1)
 
     def _to_places(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         places = np.stack(self.to_lonlat(*points.T), axis=1)
@@ -129,10 +111,9 @@ class _Outline:
         if self.is_lonlat:
             return None
         lines = np.linspace(0.0, 1.0, _BOX_LINES)
-        column, row = np.meshgrid(lines * self.raster[1], lines * self.raster[0])
-        points = _to_crs(self.transform, column, row)
+        points = self._to_crs(*np.meshgrid(lines, lines))
         places = self._to_places(points.reshape(-1, 2))
-        is_on_globe = self._are_on_globe(points.reshape(-1, 2), places).reshape(column.shape)
+        is_on_globe = self._are_on_globe(points.reshape(-1, 2), places).reshape(points.shape[:2])
         limb = [places[is_on_globe.ravel()]]
         for axis in (0, 1):
             first, last = np.arange(_BOX_LINES - 1), np.arange(1, _BOX_LINES)

@@ -125,15 +125,17 @@ class Catalog:
     allow: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
-        return f"<tiffref.catalog.Catalog {redact(self.folder)!r}: {self._counts()}>"
+        return f"<tiffref.catalog.Catalog {redact(self.folder)!r}: {self.summary}>"
 
     def _repr_html_(self) -> str:
         columns = [c for c in _SHOWN_COLUMNS if c in self.table.column_names]
         rows = self.table.slice(0, _SHOWN_ROWS).select(columns).to_pylist()
         cells = [["" if row[c] is None else redact(str(row[c])) for c in columns] for row in rows]
-        return html_table(f"Catalog {redact(self.folder)}: {self._counts()}", cells, columns)
+        return html_table(f"Catalog {redact(self.folder)}: {self.summary}", cells, columns)
 
-    def _counts(self) -> str:
+    @property
+    def summary(self) -> str:
+        """The number of files by status, such as "3 files, 1 failed, 2 ok"."""
         status = Counter(self.table["status"].to_pylist())
         counted = [f"{n:,} {name}" for name, n in sorted(status.items())]
         return ", ".join((count(len(self), "file"), *counted))
