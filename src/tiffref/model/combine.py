@@ -69,7 +69,7 @@ def aspects_of(array: Array, free_dims: Sequence[str] = ()) -> dict[str, Any]:
     }
 
 
-_STORAGE = frozenset({"compression", "predictor", "byte order", "codec"})
+STORAGE = frozenset({"compression", "predictor", "byte order", "codec"})
 """Aspects of storage only: arrays that differ in nothing else combine once decoded."""
 
 
@@ -99,14 +99,6 @@ def indices_by_key(keys: Iterable[Any]) -> list[list[int]]:
     for n, key in enumerate(keys):
         indices.setdefault(key, []).append(n)
     return [*indices.values()]
-
-
-def equal_once_decoded(groups: Sequence[CompatibleGroup]) -> list[list[int]]:
-    """Return the indices of groups that differ in nothing but how samples are stored."""
-    return indices_by_key(
-        tuple((name, value) for name, value in group.aspects.items() if name not in _STORAGE)
-        for group in groups
-    )
 
 
 def _differing_aspects(groups: Sequence[CompatibleGroup]) -> list[str]:
@@ -165,7 +157,11 @@ def _mismatch_hint(groups: Sequence[CompatibleGroup], differing: Sequence[str]) 
     hint = "\non_mismatch='split' makes one array of each group."
     if "georeference" in differing:
         hint += " mosaic=True puts files side by side by their georeference."
-    several = [indices for indices in equal_once_decoded(groups) if len(indices) > 1]
+    decoded = indices_by_key(
+        tuple((name, value) for name, value in group.aspects.items() if name not in STORAGE)
+        for group in groups
+    )
+    several = [indices for indices in decoded if len(indices) > 1]
     if several:
         together = "; ".join(
             "groups " + ", ".join(str(n + 1) for n in indices[:8])

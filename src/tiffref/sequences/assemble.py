@@ -33,15 +33,14 @@ from ..metadata.geo import (
     unify_locations,
     with_conventions,
 )
-from ..metadata.geokeys import MATRIX, Affine, parse_geokeys
+from ..metadata.geokeys import Affine, Placement
 from ..metadata.ngff import IMAGE_ATTRIBUTES, insert_axes
 from ..metadata.report import Report
 from ..model.array import Array, Group
 from ..model.codec import SegmentCodec
 from ..model.combine import (
-    CompatibleGroup,
+    STORAGE,
     aspects_of,
-    equal_once_decoded,
     group_compatible,
     mismatch_error,
     place_arrays,
@@ -102,9 +101,11 @@ def compare(parts: Sequence[Part], plan: Plan) -> list[NDArray[np.int64]]:
         {**_aspects(part, location, plan), "bands": order}
         for part, location, order in zip(parts, places, orders, strict=True)
     ]
+    if plan.on_mismatch == "decode":
+        aspects = [
+            {name: value for name, value in one.items() if name not in STORAGE} for one in aspects
+        ]
     groups = group_compatible(aspects)
-    if len(groups) > 1 and plan.on_mismatch == "decode":
-        groups = _join_stored(groups)
     if len(groups) > 1 and not is_split:
         raise mismatch_error(groups, [part.url for part in parts])
     return [np.array(g.members) for g in sorted(groups, key=lambda g: g.members[0])]
@@ -164,17 +165,6 @@ def band_orders(arrays: Sequence[Array | None]) -> list[tuple[str, ...]]:
     return orders
 
 
-def _join_stored(groups: Sequence[CompatibleGroup]) -> list[CompatibleGroup]:
-    """Merge groups that differ only in how samples are stored."""
-    return [
-        CompatibleGroup(
-            groups[same[0]].aspects,
-            tuple(sorted(n for index in same for n in groups[index].members)),
-        )
-        for same in equal_once_decoded(groups)
-    ]
-
-
 def combine(
     parts: Sequence[Part],
     axes: Sequence[Axis],
@@ -219,8 +209,10 @@ def combine(
         if plan.is_mosaic:
             _check_covered(images[path], arrays, dims, plan, report)
     described = [dim for dim in dims if dim not in plan.plate]
-    variables, attributes, placed = _describe_whole(
-        parts, images, described, joined, plan.is_mosaic
+    variables, attributes, placed = (
+        _describe_mosaic(parts, images)
+        if plan.is_mosaic
+        else _describe_whole(parts, images, described, joined)
     )
     children: dict[str, Array | Group] = {
         path: _describe_image(image, parts, path).with_attributes(**placed.get(path, {}))
@@ -371,17 +363,12 @@ def _describe_whole(
     images: Mapping[str, Array],
     dims: Sequence[str],
     joined: Iterable[str],
-    is_mosaic: bool,
 ) -> tuple[dict[str, Array], dict[str, Any], dict[str, dict[str, Any]]]:
     """Return coordinates, group attributes, and GeoZarr attributes per array, of the combination.
 
     `images` are the combined arrays by path, `dims` the new axes. Coordinates of the dimensions
     along which files were `joined` are dropped.
     """
-    if is_mosaic:
-        variables, attributes, levels = _describe_mosaic(parts, images)
-        placed = {path: _geozarr_attributes(level) for path, level in levels.items()}
-        return variables, attributes, placed
     if len(set(map(id, unify_locations([part.location for part in parts])))) > 1:
         return {}, {}, {}
     dropped = {*joined, *(f"{dim}{_suffix(path)}" for dim in joined for path in images)}
@@ -507,23 +494,17 @@ def _transform(part: Part) -> Affine:
 
 def _describe_mosaic(
     parts: Sequence[Part], arrays: Mapping[str, Array]
-) -> tuple[dict[str, Array], dict[str, Any], dict[str, GeoLevel]]:
-    """Return the coordinates of a mosaic, the attributes of its group, and its levels.
-
-    `arrays` are the levels of the mosaic, by path.
-    """
+) -> tuple[dict[str, Array], dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return what `_describe_whole` does, of a mosaic; `arrays` are its levels, by path."""
     corners = _corners(parts, "image")
     top, left = corners.argmin(axis=0)
     a, _, x, _, e, _ = _transform(parts[left])
     y = _transform(parts[top])[5]
     first = parts[0].georeference
     tags = {code: first[code] for code in _GEO_KEYS if code in first}
-    if parse_geokeys(tags).values.get(1025) == 2:  # PixelIsPoint: tags refer to centres
-        x, y = x + a / 2, y + e / 2
     report = Report(parts[0].url)
-    # a matrix, since ModelPixelScale cannot express y that increases with the row
-    matrix = (a, 0.0, 0.0, x, 0.0, e, 0.0, y, *(0.0,) * 7, 1.0)
-    reference = read_georeference({**tags, MATRIX: matrix}, report)
+    whole = Placement((a, 0.0, x, 0.0, e, y))
+    reference = replace(read_georeference(tags, report), placement=whole)
     planes = {path: _plane(array, path) for path, array in arrays.items()}
     levels = {
         path: describe_level(reference, plane, [*planes["image"].values()], report)
@@ -539,4 +520,5 @@ def _describe_mosaic(
         variables |= level.variables
     variables |= grid_mappings(levels)[0]
     images = [(p, arrays[p], level) for p, level in levels.items() if p.startswith("image")]
-    return variables, multiscales(images), levels
+    placed = {path: _geozarr_attributes(level) for path, level in levels.items()}
+    return variables, multiscales(images), placed
