@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from ..formats.summary import count, format_table
@@ -117,7 +118,7 @@ def _build(arguments: argparse.Namespace) -> int:
         return _list_inputs(arguments)
     pattern = arguments.pattern or (arguments.stack if isinstance(arguments.stack, str) else None)
     names = (
-        "format url_prefix keep_signature group_by stack_format per_file stac executor workers "
+        "format keep_signature group_by stack_format per_file stac executor workers "
         "scheduler update wait_for_lock fail_fast retries report assets storage_options "
         "output_options"
     )
@@ -125,6 +126,7 @@ def _build(arguments: argparse.Namespace) -> int:
         arguments.files,
         arguments.output,
         pattern=pattern,
+        url_prefix=arguments.url,
         stack=bool(arguments.stack),
         stack_options={name: True for name in ("mosaic", "allow_holes") if vars(arguments)[name]},
         progress=not arguments.quiet,
@@ -222,18 +224,15 @@ def _plain_rows(table: pyarrow.Table) -> list[dict[str, Any]]:
 
 def show(name: str, catalog: Catalog, as_json: bool) -> int:
     """Print counts and the first rows of a catalog or query result."""
-    from collections import Counter
-
-    status = Counter(catalog.table["status"].to_pylist())
     combined = catalog.combined()
     if as_json:
+        status = Counter(catalog.table["status"].to_pylist())
         console.print_json(
             {"catalog": name, "files": len(catalog), "status": status,
              "columns": catalog.table.column_names, "combined": combined}
         )  # fmt: skip
         return console.OK
-    print(f"{name}: {count(len(catalog), 'file')}"
-          + "".join(f", {n:,} {name}" for name, n in sorted(status.items())))  # fmt: skip
+    print(f"{name}: {catalog.summary}")
     rows = _plain_rows(catalog.table.slice(0, _MAX_ROWS))
     if rows:
         names = [column for column in _COLUMNS if any(column in row for row in rows)]

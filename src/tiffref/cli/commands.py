@@ -77,10 +77,7 @@ _SCAN_ARGUMENTS: console.Arguments = {
         "help": "order of axes: t, c, z, y, x (ngff) or band, y, x (bands-first) (default: "
         "as-stored, except for microscopes in Zarr v3)",
     },
-    "--zarr-format": {
-        "type": int, "choices": (2, 3), "default": 2,
-        "help": "Zarr metadata to write; xarray's kerchunk engine reads 2 only (default: 2)",
-    },
+    **console.ZARR_FORMAT,
     "--chunkmode": {
         "choices": ("tile", "strile"), "help": "one chunk per strip or tile",
     },
@@ -125,7 +122,7 @@ def _scan(arguments: argparse.Namespace) -> int:
     )
     with console.progress(f"scanning {image}") as show:
         references = scan(image, progress=show, **console.pick(arguments, names))
-    addresses = console.addresses_of(arguments)
+    addresses = console.pick(arguments, "url keep_signature")
     if to_stdout:
         document = references.to_kerchunk(zarr_format=arguments.zarr_format, **addresses)
         json.dump(document, sys.stdout)
@@ -147,14 +144,8 @@ def _check_image(name: str) -> None:
     """Report a folder or a missing file, before the output is named after it."""
     if os.path.isdir(name):  # noqa: PTH112 - takes names of any length
         raise directory_error(name)
-    if has_scheme(name):
-        return
-    try:
-        os.lstat(name)
-    except FileNotFoundError:
-        raise missing_file_error(name) from None
-    except (OSError, ValueError):
-        pass  # scanning reports it
+    if not has_scheme(name) and not os.path.lexists(name):
+        raise missing_file_error(name)
 
 
 def _stem(name: str) -> str:
@@ -248,9 +239,7 @@ _STACK_ARGUMENTS: console.Arguments = {
         "action": "append", "default": [], "choices": ("georeference", "nodata"),
         "help": "differences between files to ignore; may be repeated",
     },
-    "--zarr-format": {
-        "type": int, "choices": (2, 3), "default": 2, "help": "Zarr metadata to write",
-    },
+    **console.ZARR_FORMAT,
 }  # fmt: skip
 
 
@@ -303,7 +292,7 @@ def _write_and_report(
 ) -> int:
     """Write the document and report its content; return 1 if files are missing without leave."""
     if not arguments.dry_run:
-        addresses = console.addresses_of(arguments)
+        addresses = console.pick(arguments, "url keep_signature")
         console.write_references(references, arguments.output, zarr_format, **addresses)
     summary = _summarize_stack(references, arguments.output)
     lines = []

@@ -191,6 +191,12 @@ FORMAT: Arguments = {
     },
 }  # fmt: skip
 LEVEL: Arguments = {"--level": {"type": int, "metavar": "N", "help": "only this pyramid level"}}
+ZARR_FORMAT: Arguments = {
+    "--zarr-format": {
+        "type": int, "choices": (2, 3), "default": 2,
+        "help": "Zarr metadata to write; xarray's kerchunk engine reads 2 only (default: 2)",
+    },
+}  # fmt: skip
 _COMMON: Arguments = {
     "-v --verbose": {
         "action": "count", "default": 0, "help": "log each step; -vv: with all details",
@@ -425,20 +431,15 @@ def name_options(text: str, options: Sequence[str]) -> str:
 
 ADDRESSES: Arguments = {
     "--url-prefix": {
-        "metavar": "URL",
+        "metavar": "URL", "dest": "url",
         "help": "folder in which readers find the TIFFs, such as s3://bucket/folder/",
     },
     "--keep-signature": {
         "action": "store_true",
         "help": "keep signatures and passwords in addresses; by default, they are removed",
     },
-}
+}  # fmt: skip
 """Options for the addresses of TIFFs in documents."""
-
-
-def addresses_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the values of `ADDRESSES`, as arguments of exports."""
-    return {"url": arguments.url_prefix, "keep_signature": arguments.keep_signature}
 
 
 def write_references(

@@ -249,13 +249,10 @@ def _open(
 
 def _is_catalog(name: str) -> bool:
     """Return whether this is a catalog: a folder with an index, or a URL with a trailing slash."""
-    is_remote = "://" in name
-    return (
-        name.endswith("catalog.parquet")
-        or (is_remote and name.endswith("/"))
-        # takes names of any length, and in folders that may not be read
-        or (not is_remote and os.path.isfile(f"{name}/catalog.parquet"))  # noqa: PTH113
-    )
+    if "://" in name:
+        return name.endswith(("catalog.parquet", "/"))
+    # takes names of any length, and in folders that may not be read
+    return name.endswith("catalog.parquet") or os.path.isfile(f"{name}/catalog.parquet")  # noqa: PTH113
 
 
 _DOCUMENT: console.Arguments = {
@@ -268,10 +265,7 @@ _CONVERT_ARGUMENTS: console.Arguments = {
     "target": {
         "metavar": "TARGET", "help": console.OUTPUT_HELP,
     },
-    "--zarr-format": {
-        "type": int, "choices": (2, 3), "default": 2,
-        "help": "Zarr metadata to write, for JSON (default: 2)",
-    },
+    **console.ZARR_FORMAT,
     "--reference-version": {
         "type": int, "choices": (0, 1), "default": 1, "dest": "version",
         "help": "version of the JSON document (default: 1)",
