@@ -364,10 +364,6 @@ def _scan(
             yield references.with_axes(axes)
 
 
-_Scan = Callable[..., Iterator[References]]
-"""`_scan` of one file."""
-
-
 def _series_index(references: References) -> dict[str, Any]:
     """Return the index in its file of the series of each array, by path."""
     return {
@@ -576,7 +572,9 @@ def _different_image_error(url: str) -> ManifestMismatch:
 _WRITE_AGAIN = "Write the references again with tiffref scan or tiffref stack."
 
 
-def _scan_again(references: References, url: str, scan: _Scan) -> References:
+def _scan_again(
+    references: References, url: str, scan: Callable[..., Iterator[References]]
+) -> References:
     """Scan the only file again; keep attributes that were added to the root."""
     from .tiff.scan import selection_of
 

@@ -6,9 +6,8 @@ written and read by `formats`. No TIFF is opened here.
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -472,32 +471,17 @@ def _read(
     read: Callable[..., Parsed], document: Any, storage_options: Any, allow: Any
 ) -> tuple[References, Parsed]:
     check_kind(document)
-    with _errors_of(document):
-        parsed = read(document, storage_options)
-    return References(parsed.group, parsed.series, _allowed(parsed, document, allow)), parsed
-
-
-def _allowed(
-    parsed: Parsed, document: Any, allow: str | Sequence[str] | None
-) -> tuple[str, ...] | None:
-    """Return the allowed prefixes for references from a document; None for all."""
-    if allow is not None:
-        return (allow,) if isinstance(allow, str) else tuple(allow)
-    if parsed.is_own:
-        return None
-    folder = () if isinstance(document, Mapping) else (location_prefix(os.fspath(document)),)
-    return (*folder, *allowed_by_environment())
-
-
-@contextlib.contextmanager
-def _errors_of(document: Any) -> Iterator[None]:
-    """Add the path of the document to errors that have no URL."""
+    location = None if isinstance(document, Mapping) else os.fspath(document)
     try:
-        yield
+        parsed = read(document, storage_options)
     except TiffrefError as error:
-        if error.url is None and isinstance(document, str | os.PathLike):
-            error.url = os.fspath(document)
+        error.url = location if error.url is None else error.url
         raise
+    references = References(parsed.group, parsed.series)
+    if allow is None and not parsed.is_own:
+        folder = [] if location is None else [location_prefix(location)]
+        allow = [*folder, *allowed_by_environment()]
+    return open_document(references, allow=allow), parsed
 
 
 def _check_groupname(name: str | None) -> str:

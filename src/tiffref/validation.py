@@ -59,33 +59,22 @@ _FAILURES = (OSError, ValueError, IndexError, KeyError, RuntimeError, ImportErro
 """Errors of tifffile and the decoders for files that they cannot read."""
 
 
-def find_reference_decoder(
+def _find_decoder(
     references: References, path: str, array: Array, options: Mapping[str, Any]
 ) -> ReferenceDecoder:
-    """Return the decoder of the expected pixels of an array.
-
-    Parameters
-    ----------
-    path, array
-        An array of `references`.
-    options
-        Options of the fsspec file systems of the sources.
-    """
-    for series in references.series:
-        for level, row in enumerate(series.get("levels", ())):
-            if row.get("path") == path and array.manifest.sources:
-                same = [one for one in references.series if one["index"] == series["index"]]
-                return _decoder_of_level(array, same, same.index(series), level, options)
-    is_stored = bool((array.manifest.source >= 0).any())
-    image = "the document does not say which image of the TIFF it is" if is_stored else None
-    return ReferenceDecoder(array, image, None, options)
-
-
-def _decoder_of_level(
-    array: Array, images: Sequence[Any], position: int, level: int, options: Mapping[str, Any]
-) -> ReferenceDecoder:
-    """Return the decoder of a level; `images` are the positions of its image, if there are any."""
-    series = images[position]
+    """Return the decoder of the expected pixels of an array; `options` open its files."""
+    rows = (
+        (series, level)
+        for series in references.series
+        for level, row in enumerate(series.get("levels", ()))
+        if row.get("path") == path and array.manifest.sources
+    )
+    series, level = next(rows, (None, 0))
+    if series is None:
+        is_stored = bool((array.manifest.source >= 0).any())
+        unknown = "the document does not say which image of the TIFF it is" if is_stored else None
+        return ReferenceDecoder(array, unknown, None, options)
+    images = [one for one in references.series if one["index"] == series["index"]]
     axes, dims = str(series.get("axes", "")), list(array.dims)
     pages = series.get("pages", series.get("planes"))
     has_index = not series.keys() & {"pages", "well"}
@@ -103,7 +92,8 @@ def _decoder_of_level(
             image = "the axes of the sequence are in another order"
     else:
         order, is_part = _transpose_order(array, axes), len(images) > 1
-    return ReferenceDecoder(array, image, n_new, options, order, position if is_part else None)
+    position = images.index(series) if is_part else None
+    return ReferenceDecoder(array, image, n_new, options, order, position)
 
 
 def _transpose_order(array: Array, axes: str) -> tuple[int, ...] | None:
@@ -443,8 +433,8 @@ def _from_error(code: str, key: str | None, error: TiffrefError) -> Finding:
 # ---- arrays
 
 
-def _check_scan(references: References, report: Report) -> None:
-    """Warn if the scan found damage or left out levels: the document is valid, but incomplete."""
+def _check_arrays(references: References, report: Report) -> None:
+    # the document is valid, but incomplete
     for damage in damage_of([references]).values():
         report.add("damaged", f"the TIFF is damaged: {damage}", severity="warning")
     for series in references.series:
@@ -452,10 +442,6 @@ def _check_scan(references: References, report: Report) -> None:
         if reasons:
             what = f"a level of series {series['index']} is left out: {reasons[0]}"
             report.add("left-out", what, severity="warning", n_more=len(reasons) - 1)
-
-
-def _check_arrays(references: References, report: Report) -> None:
-    _check_scan(references, report)
     group = references.group
     if "" in group.children:
         what = "an array at the root, which xarray's kerchunk engine cannot open"
@@ -601,7 +587,7 @@ def _check_pixels(
         n_chunks = array.manifest.n_chunks
         n_wanted = n_chunks if pixels == "all" else min(pixels, n_chunks)
         wanted = np.unique(np.linspace(0, n_chunks - 1, n_wanted).astype(np.int64)).tolist()
-        decoder = find_reference_decoder(references, path, array, fetch.storage_options)
+        decoder = _find_decoder(references, path, array, fetch.storage_options)
         with contextlib.closing(decoder):
             _check_chunks(path, array, wanted, decoder, fetch, report)
 
