@@ -64,9 +64,20 @@ def test_imagej_without_a_unit_is_silent(unit):
 
 
 @pytest.mark.parametrize("unit", ["furlong", "\ufffdm", 3])
-def test_a_unit_of_imagej_that_is_unknown_is_reported(unit):
+@pytest.mark.parametrize("key", ["unit", "yunit", "zunit", "tunit"])
+def test_a_unit_of_imagej_that_is_unknown_is_reported(key, unit):
     with pytest.raises(MalformedTiff, match=f"unit: not a known unit.*got {unit}"):
-        read("imagej", {"unit": unit}, {282: (10, 1), 283: (10, 1)})
+        read("imagej", {"unit": "um", key: unit}, {282: (10, 1), 283: (10, 1)})
+
+
+@pytest.mark.parametrize(
+    ("own", "unit"),
+    [({}, "second"), ({"tunit": "ms"}, "millisecond"), ({"tunit": "hr"}, "hour"),
+     ({"tunit": "frame"}, None)],
+)  # fmt: skip
+def test_imagej_intervals_have_a_unit_of_their_own(own, unit):
+    found = read("imagej", {"unit": "um", "finterval": 2, **own})
+    assert (found.scales, found.units.get("T")) == ({"T": 2.0}, unit)
 
 
 def test_imagej_spacing_has_no_sign():

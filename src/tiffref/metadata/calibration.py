@@ -157,6 +157,7 @@ _UNITS = {
     "nm": "nanometer", "nanometer": "nanometer", "nanometers": "nanometer",
     "pm": "picometer", "picometer": "picometer", "km": "kilometer", "kilometer": "kilometer",
     "å": "angstrom", "angstrom": "angstrom", "a": "angstrom", "ft": "foot", "foot": "foot",
+    "yard": "yard", "mile": "mile", "secs": "second", "mins": "minute", "hr": "hour", "hrs": "hour",
     "s": "second", "sec": "second", "second": "second", "seconds": "second",
     "ms": "millisecond", "msec": "millisecond", "millisecond": "millisecond",
     "us": "microsecond", "µs": "microsecond", "microsecond": "microsecond",

@@ -122,12 +122,14 @@ def _ome(text: Any, image: VendorImage) -> Calibration | None:
 
 
 def _imagej(record: Any, image: VendorImage) -> Calibration | None:
-    unit, named = to_unit(record.get("unit")), str(record.get("unit", ""))
-    if unit is None and named.strip().lower() not in ("", "pixel", "pixels"):
-        image.report.add("unit", "not a known unit, so sizes have none or are left out", got=named)
-    # `unit` applies to all axes, unless y or z have their own
-    units = {"X": unit, "T": to_unit(record.get("tunit")) or "second"}
-    units |= {a: to_unit(record.get(f"{a.lower()}unit") or record.get("unit")) for a in "YZ"}
+    # `unit` applies to all lengths, unless y or z have their own
+    names = {axis: record.get(f"{axis.lower()}unit") or record.get("unit", "") for axis in "YZ"}
+    names |= {"X": record.get("unit", ""), "T": record.get("tunit") or "sec"}
+    units = {axis: to_unit(name) for axis, name in names.items()}
+    for name in dict.fromkeys(str(names[axis]) for axis in units if units[axis] is None):
+        if name.strip().lower() not in ("", "px", "pixel", "pixels", "frame", "frames"):
+            what = "not a known unit, so sizes have none or are left out"
+            image.report.add("unit", what, got=name)
     spacing = record.get("spacing")
     is_downwards = isinstance(spacing, int | float) and spacing < 0
     scales: dict[str, float | None] = {
