@@ -1,6 +1,7 @@
 """`sidecars`: world files, .aux.xml, .ovr and .msk beside a TIFF, read as GDAL does."""
 
 import json
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -261,6 +262,35 @@ def test_nodata_of_aux_xml_is_that_of_the_band(tmp_path, n_bands, nodata, expect
         is_said = len(set(dataset.nodatavals)) > 1
     with pytest.warns(MetadataWarning, match="bands have") if is_said else nullcontext():
         assert tiffref.scan(path).group["image"].fill_value == expected
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize(
+    ("text", "stored", "expected"),
+    [
+        ("-1.79769313486232E+308", "FFFFFFFFFFFFEFFF", -sys.float_info.max),
+        ("-3.40282346638529E+38", "000000E0FFFFEFC7", float(np.finfo("f4").min)),
+        ("3.00000000000000E-01", "343333333333d33f", 0.1 + 0.2),
+        ("0.3", None, 0.3),
+        ("0.3", "0000", 0.3),
+        ("0.3", "no number", 0.3),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+def test_nodata_of_aux_xml_has_all_digits(tmp_path, text, stored, expected, byteorder):
+    """GDAL rounds the text to 15 digits; the first would be infinity."""
+    rasterio = pytest.importorskip("rasterio")
+    path = write(tmp_path / "a.tif", np.full(DATA.shape, expected), byteorder=byteorder)
+    more = "" if stored is None else f' le_hex_equiv="{stored}"'
+    nodata = f"<NoDataValue{more}>{text}</NoDataValue>"
+    (tmp_path / "a.tif.aux.xml").write_text(
+        f'<PAMDataset><PAMRasterBand band="1">{nodata}</PAMRasterBand></PAMDataset>'
+    )
+    with rasterio.open(path) as dataset:
+        assert dataset.nodata == expected
+    assert tiffref.scan(path).group["image"].fill_value == expected
+    with xr.open_dataset(path, engine="tiffref") as opened:
+        assert np.isnan(opened.image).all()
 
 
 @pytest.mark.parametrize("given", ["<Scale>0.5</Scale>", "<Offset>-1</Offset>", ""])

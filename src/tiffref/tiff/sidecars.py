@@ -14,6 +14,7 @@ import html
 import math
 import os
 import re
+import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
@@ -347,7 +348,7 @@ def _with_pam(tags: dict[int, Any], data: bytes, report: Report) -> dict[int, An
         model = _sensor_model(words, ".aux.xml", report)
         placed |= {RPCS: model} if model else {}
     bands = root.findall("PAMRasterBand")
-    texts = {band.get("band"): (band.findtext("NoDataValue") or "").strip() for band in bands}
+    texts = {band.get("band"): _nodata_text(band) for band in bands}
     n_bands = tags.get(_SAMPLES_PER_PIXEL, 1)
     last = max(1, n_bands) if isinstance(n_bands, int) else 1
     nodata = [texts.get(str(n), "") for n in range(1, last + 1)]
@@ -409,6 +410,15 @@ def _classes(band: Element, report: Report) -> dict[int, Any]:
     tables = {COLOR_TABLE: ["#{:02x}{:02x}{:02x}".format(*map(int, color)) for color in colors],
              CATEGORY_NAMES: names}  # fmt: skip
     return {code: values for code, values in tables.items() if values}
+
+
+def _nodata_text(band: Element) -> str:
+    """Return the nodata of a band: GDAL adds the bytes of a number that it rounds to 15 digits."""
+    node = band.find("NoDataValue")
+    stored = "" if node is None else node.get("le_hex_equiv", "")
+    with suppress(ValueError, struct.error):
+        return repr(struct.unpack("<d", bytes.fromhex(stored))[0])
+    return (band.findtext("NoDataValue") or "").strip()
 
 
 def _tiepoint(point: Element, shift: float) -> list[float]:
