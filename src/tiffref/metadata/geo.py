@@ -206,19 +206,13 @@ _CONVENTIONS: Mapping[str, Mapping[str, str]] = {
         "description": description,
     }
     for name, uuid, description in (
-        (
-            "proj",
-            "f17cb550-5864-4468-aeb7-f3180cfb622f",
-            "Coordinate reference system information for geospatial data",
-        ),
+        ("proj", "f17cb550-5864-4468-aeb7-f3180cfb622f",
+         "Coordinate reference system information for geospatial data"),
         ("spatial", "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4", "Spatial coordinate information"),
-        (
-            "multiscales",
-            "d35379db-88df-4056-af3a-620245f8e347",
-            "Multiscale layout of zarr datasets",
-        ),
+        ("multiscales", "d35379db-88df-4056-af3a-620245f8e347",
+         "Multiscale layout of zarr datasets"),
     )
-}
+}  # fmt: skip
 
 
 def with_conventions(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -453,10 +447,6 @@ def _comparable_crs(wkt: str) -> tuple[str, str]:
     return json.dumps(_without_names(crs.to_json_dict()), sort_keys=True), label
 
 
-_DEFINED_BY_NAME = frozenset({"method", "datum", "datum_ensemble"})
-"""Parts that are defined by their name."""
-
-
 def _without_names(node: Any, part: str = "") -> Any:
     if isinstance(node, list):  # the order of axes does not matter: rasters have x, y
         return sorted((_without_names(item, part) for item in node), key=repr)
@@ -468,10 +458,7 @@ def _without_names(node: Any, part: str = "") -> Any:
         "$schema", "scope", "area", "bbox", "usages", "remarks", "id", "abbreviation", "type",
         "members", "accuracy",
     }  # fmt: skip
-    if part not in _DEFINED_BY_NAME and "value" not in node:
-        dropped.add("name")
-    return {
-        name.removesuffix("_ensemble"): _without_names(item, name)
-        for name, item in node.items()
-        if name not in dropped
-    }
+    if part not in ("method", "datum", "datum_ensemble") and "value" not in node:
+        dropped.add("name")  # these are defined by their name
+    items = [item for item in node.items() if item[0] not in dropped]
+    return {name.removesuffix("_ensemble"): _without_names(value, name) for name, value in items}

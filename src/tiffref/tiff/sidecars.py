@@ -464,14 +464,13 @@ def _geokeys(system: str, raster_type: Any, report: Report) -> dict[int, Any]:
     text = ""
     try:
         from pyproj import CRS
-        from pyproj.exceptions import CRSError
     except ImportError:
         code = re.fullmatch(r"EPSG:(\d+)", system)
         keys |= {3072: int(code[1])} if code else {}
     else:
         try:
             crs = CRS.from_user_input(system)
-        except CRSError as error:
+        except RuntimeError as error:  # pyproj's errors are RuntimeErrors
             report.add(".aux.xml", "the coordinate system is not valid", got=error)
             return {}
         authority = crs.to_authority(min_confidence=100)
