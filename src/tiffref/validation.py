@@ -78,7 +78,8 @@ def _find_decoder(
     axes, dims = str(series.get("axes", "")), list(array.dims)
     pages = series.get("pages", series.get("planes"))
     has_index = not series.keys() & {"pages", "well"}
-    image: Any = int(series["index"]) if has_index else None, level if pages is None else pages
+    index = int(series["index"]) if has_index else None
+    image: Any = index, series.get("level", level), pages
     n_new, order, is_part = None, None, False
     if series.get("kind") == "page" and (pages is None or {"planes", "well"} <= series.keys()):
         image = "pages selected with key="
@@ -116,8 +117,8 @@ class ReferenceDecoder:
     array
         The array to compare with.
     image
-        Series of the image in each file, None for the only one, and its level, or the text of the
-        key of its pages; a text that says why they are unknown; None for arrays that are not
+        Series of the image in each file, None for the only one, its level, and the text of the key
+        of its pages or None; a text that says why they are unknown; None for arrays that are not
         images, such as coordinates.
     n_new
         Number of new axes of a sequence of files; None if tifffile reads the whole array from the
@@ -131,7 +132,7 @@ class ReferenceDecoder:
     """
 
     array: Array
-    image: tuple[int | None, int | str] | str | None
+    image: tuple[int | None, int, str | None] | str | None
     n_new: int | None
     options: Mapping[str, Any]
     order: tuple[int, ...] | None = None
@@ -218,7 +219,7 @@ class ReferenceDecoder:
             self._images[source] = self._read(self.array.manifest.sources[source].url, *image)
         return self._images[source]
 
-    def _read(self, url: str, series: int | None, level: int | str) -> Any:
+    def _read(self, url: str, series: int | None, level: int, pages: str | None) -> Any:
         """Return the image of a file as an array; a lazy Zarr array if it is large."""
         import tifffile
 
@@ -233,16 +234,17 @@ class ReferenceDecoder:
                 file: Any = SourceFile(source)
                 tif = stack.enter_context(tifffile.TiffFile(file, name=url))
                 shape = self.array.shape[self.n_new or 0 :]
-                if isinstance(level, str):
+                if pages is not None:
                     if math.prod(shape) * self.array.dtype.itemsize > _MAX_DECODED_BYTES:
                         return "a large selection of pages"
-                    return self._arrange(tif.asarray(key=parse_pages(level), series=series), "")
+                    key = parse_pages(pages)
+                    return self._arrange(tif.asarray(key=key, series=series, level=level), "")
                 if series is None and len(tif.series) > 1:
                     return "the files have several images"
                 levels = tif.series[series or 0].levels
                 empty = [self._arrange(np.broadcast_to(b"", x.shape), x.axes) for x in levels]
                 shapes = [pixels.shape for pixels in empty]
-                # a level selected with level= is the first of its document
+                # older documents do not say which level was selected with level=
                 image = levels[shapes.index(shape) if shape in shapes else level]
                 if image.nbytes <= _MAX_DECODED_BYTES:
                     return self._arrange(image.asarray(), image.axes)

@@ -17,6 +17,8 @@ from samples import rng
 import tiffref
 import zarr
 from tiffref.errors import MalformedTiff, MetadataWarning, SelectionError, SourceError
+from tiffref.references import References
+from tiffref.tiff.scan import selection_of
 from tiffref.zarr import ZarrTiffStore
 
 
@@ -185,6 +187,35 @@ def test_planes_of_one_directory_by_key(tmp_path):
     for key in (0, 2, -1, slice(1, 4), [5, 0]):
         image = open_group(tiffref.scan(path, series=0, key=key))["image"][...]
         np.testing.assert_array_equal(image, data[key])
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_planes_of_a_level_by_key(tmp_path, byteorder, zarr_format):
+    path = tmp_path / "a.ome.tif"
+    data = rng.integers(0, 4000, (3, 96, 80), "u2")
+    how = {"tile": (32, 32), "compression": "zlib", "photometric": "minisblack"}
+    with tifffile.TiffWriter(path, byteorder=byteorder) as tif:
+        tif.write(data[0] * 2, **how)
+        tif.write(data, subifds=2, metadata={"axes": "CYX", "PhysicalSizeX": 2.0}, **how)
+        tif.write(data[:, ::2, ::2], subfiletype=1, **how)
+        tif.write(data[:, ::4, ::4], subfiletype=1, **how)
+    for level in (None, 0, 1, -1):
+        for key in (0, -1, [2, 0], slice(1, None)):
+            references = tiffref.scan(path, series=1, key=key, level=level)
+            document = tmp_path / "a.json"
+            references.write_fsspec(document, zarr_format=zarr_format)
+            (name,) = (name for name, array in references.group.arrays() if len(array.shape) > 1)
+            image = open_group(References.open(document), zarr_format)[name][...]
+            expected = tifffile.imread(path, series=1, key=key, level=level)
+            np.testing.assert_array_equal(image, expected)
+            report = tiffref.validate(document, pixels="all")
+            assert report.ok, report.findings
+            assert report.n_chunks_compared == references.group[name].manifest.n_chunks
+            again = tiffref.scan(path, **selection_of(References.open(document).series))
+            assert again.group[name].manifest == references.group[name].manifest
+    with pytest.raises(SelectionError, match="level 3 does not exist: the file has levels 0 to 2"):
+        tiffref.scan(path, series=1, key=0, level=3)
 
 
 def test_pages_by_key(tmp_path):

@@ -208,7 +208,7 @@ def _scan(
     source: Any, file: ImageFile, options: _Options, opened: list[Any]
 ) -> tuple[References, FileFacts]:
     options.report.url = file.url
-    listing = _select(file, options.series, options.key)
+    listing = _select(file, options.series, options.key, options.level)
     facts = _file_facts(file, listing)
     is_first = options.key is None and options.series in (None, 0) and file.given is None
     if is_first and has_sidecars(options.sidecars, source):
@@ -337,7 +337,10 @@ def _open_tifffile_object(source: Any, opened: list[Any]) -> ImageFile:
 
 
 def _select(
-    file: ImageFile, series: int | None, key: int | slice | Sequence[int] | None
+    file: ImageFile,
+    series: int | None,
+    key: int | slice | Sequence[int] | None,
+    level: int | None,
 ) -> Listing:
     """List the selected series or pages."""
     if key is not None and series is None:
@@ -349,7 +352,9 @@ def _select(
     first = find_index(series, len(listing.series), "series", file.url)
     selected = listing.series[first]
     if key is not None:
-        return Listing([_planes_series(selected, key, file.url)], first=first)
+        last = find_index(level or 0, len(selected.levels), "level", file.url)
+        planes = [_planes(one, key, file.url) for one in selected.levels[: last + 1]]
+        return Listing([replace(selected, kind="page", levels=planes)], first=first)
     has_mask = any(_is_mask(other) for other in listing.series if other is not selected)
     main = listing.series[0] if first and _is_secondary(selected) else None
     return replace(listing, series=[selected], has_mask=has_mask, first=first, main=main)
@@ -367,18 +372,16 @@ def _is_mask(series: Series) -> bool:
     return bool(level.facts.subfile_type & MASK_BIT)
 
 
-def _planes_series(series: Series, key: Any, url: str) -> Series:
-    """Stack the planes of a series that `key` selects."""
-    level = series.levels[0]
+def _planes(level: Level, key: Any, url: str) -> Level:
+    """Stack the planes of a level that `key` selects."""
     indices, (pages, row) = _indices(key, len(level.row), url), level.first
     shape, axes = pages.shape(row)
     file, segments = level.file, level.segments
-    planes = Level(
+    return Level(
         level.pages, level.row[indices], (len(indices), *shape), f"I{axes}",
         None if file is None else file[indices],
         segments=None if segments is None else (segments[0][indices], segments[1][indices]),
     )  # fmt: skip
-    return Series("page", [planes], series.name, series.number)
 
 
 def _pages_series(file: ImageFile, key: Any) -> Series:
