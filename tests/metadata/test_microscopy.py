@@ -17,8 +17,7 @@ from tiffref.model.tiff_facts import FileFacts, LevelFacts, SeriesFacts
 
 def read(flavour, metadata=None, tags=None, name="", index=0):
     series = SeriesFacts(index, flavour, name, "YX", ())
-    found = {flavour: metadata} if metadata is not None else {}
-    facts = FileFacts(Source("a.tif"), (flavour,), (series,), found)
+    facts = FileFacts(Source("a.tif"), (series,), {flavour: metadata})
     return calibrate(facts, series, tags or {}, Report("a.tif", is_strict=True))
 
 
@@ -285,7 +284,7 @@ def test_units():
 def test_metadata_of_another_kind_costs_the_metadata_only():
     series = SeriesFacts(0, "imagej", "", "YX", ())
     metadata = {"imagej": {"channels": 2, "Ranges": 3.0}}
-    facts = FileFacts(Source("a.tif"), ("imagej",), (series,), metadata)
+    facts = FileFacts(Source("a.tif"), (series,), metadata)
     with pytest.warns(MetadataWarning, match=r"a\.tif, imagej metadata"):
         assert calibrate(facts, series, {}, Report("a.tif")) == Calibration()
 

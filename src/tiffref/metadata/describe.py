@@ -139,9 +139,7 @@ def _to_json(value: Any) -> Any:
         return {str(name): _to_json(item) for name, item in value.items()}
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
-    if isinstance(value, int | str):
-        return value
-    return str(value)
+    return value if isinstance(value, int | str) else str(value)
 
 
 GDAL_METADATA, DATE_TIME, COLOR_MAP, _RASTER_TYPE = 42112, 306, 320, 1025

@@ -307,22 +307,22 @@ _MAX_DIGITS = 40
 """Digits of an integer; 64-bit integers have at most 20."""
 
 
-def _number(text: str | None, default: Any) -> Any:
+def _number(text: str) -> float:
     try:
-        return default if text is None else float(text)
+        return float(text)
     except ValueError:
-        return default
+        return math.nan
 
 
 def _parse_value(text: str) -> Any:
     """Parse an item: a number, "{1, 2}" as a list of numbers, else text."""
     if text.startswith("{") and text.endswith("}"):
-        values = [_number(part, math.nan) for part in text[1:-1].split(",")]
+        values = [_number(part) for part in text[1:-1].split(",")]
         return values if all(map(math.isfinite, values)) else text
     if re.fullmatch(r"[+-]?\d{1,15}", text):
         return int(text)
-    number = _number(text, None)
-    return text if number is None or not math.isfinite(number) else number
+    number = _number(text)
+    return number if math.isfinite(number) else text
 
 
 def _attribute_name(name: str) -> str:

@@ -69,8 +69,8 @@ def calibrate(facts: FileFacts, series: SeriesFacts, tags: Tags, report: Report)
     image = VendorImage(series, tags, report)
     for name, read in READERS.items():
         record = facts.metadata.get(name)
-        has_record = isinstance(record, Mapping) or read not in _NEED_MAPPING
-        if not has_record or (name not in facts.metadata and name not in facts.flags):
+        is_usable = isinstance(record, Mapping) or read not in _NEED_MAPPING
+        if name not in facts.metadata or not is_usable:
             continue
         try:
             calibration = read(record, image)

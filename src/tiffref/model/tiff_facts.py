@@ -98,7 +98,7 @@ class SeriesFacts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FileFacts:
-    """One file: its series, and the metadata of its flavours (`ome`, `imagej`, ...).
+    """One file: its series, and the metadata of its flavours (`ome`, `imagej`, ...) or None.
 
     If the series of the file's flavour cannot be used, `defect` is the reason, and the series are
     the plain pages of the file. `has_mask` is whether a mask is among its other series. `main` is
@@ -106,7 +106,6 @@ class FileFacts:
     """
 
     source: Source
-    flags: tuple[str, ...]
     series: tuple[SeriesFacts, ...]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     defect: str = ""

@@ -102,7 +102,6 @@ def _number(tags: Mapping[int, Any], code: int, default: int) -> int:
 
 
 def _int_list(tags: Mapping[int, Any], code: int) -> tuple[int, ...]:
-    """Return the integers of a tag."""
     value = tags.get(code)
     if value is None:
         return ()
@@ -354,20 +353,6 @@ def _subfile_type(tags: Mapping[int, Any]) -> int:
     if type(value) is int and value:
         return value
     return {2: 1, 3: 2}.get(_number(tags, 255, 0), 0)
-
-
-def shape_of(
-    shape: tuple[int, int, int, int, int], has_samples: bool
-) -> tuple[tuple[int, ...], str]:
-    """Return shape and axes of an image as `imread` returns them, from its 5-D shape.
-
-    With `has_samples`, a single interleaved sample is a dimension too.
-    """
-    planes, depth, rows, columns, samples = shape
-    size, axes = ((rows, columns), "YX") if depth == 1 else ((depth, rows, columns), "ZYX")
-    if planes > 1:
-        return (planes, *size), f"S{axes}"
-    return ((*size, samples), f"{axes}S") if has_samples or samples > 1 else (size, axes)
 
 
 def _kept_tags(reader: TiffReader, ifd: Directory) -> dict[int, Any]:

@@ -456,7 +456,6 @@ class TiffReader:
             )  # fmt: skip
 
     def _parse(self, ifd: Directory, body: bytes, where: int, high: bytes) -> None:
-        """Parse the entries of an IFD."""
         layout, n_inline, size = self._layout, self._layout.inline_bytes, self.size
         entries, step, values = ifd.entries, layout.entry.size, ifd._values
         order: Any = "little" if self.header.byteorder == "<" else "big"

@@ -592,7 +592,6 @@ def _modulo_axis(along: Element) -> tuple[str, int]:
 
 
 def _split_modulo_axes(level: Level, modulo: Mapping[str, Element], defects: list[str]) -> Level:
-    """Split axes according to modulo annotations."""
     shape, axes = list(level.shape), level.axes
     for axis, along in modulo.items():
         new, size = _modulo_axis(along)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import MalformedTiff, ManifestMismatch, TiffrefError, UnsupportedTiff
 from ..model.tiff_facts import IfdFacts, LevelFacts
-from .facts import fetch_first_bytes, n_segments_of, ndpi_segments, read_facts, shape_of, stream_key
+from .facts import fetch_first_bytes, n_segments_of, ndpi_segments, read_facts, stream_key
 from .ifd import (
     KIND_TAGS,
     MAX_ENTRIES,
@@ -391,7 +391,13 @@ class Pages:
     def shape(self, row: int) -> tuple[tuple[int, ...], str]:
         """Return shape and axes of an image as `imread` returns them."""
         ifd = self.facts(row)
-        return shape_of(ifd.shape, ifd.photometric == 2)
+        planes, depth, rows, columns, samples = ifd.shape
+        size, axes = ((rows, columns), "YX") if depth == 1 else ((depth, rows, columns), "ZYX")
+        if planes > 1:
+            return (planes, *size), f"S{axes}"
+        # a single sample of an RGB image is a dimension too
+        has_samples = samples > 1 or ifd.photometric == 2
+        return ((*size, samples), f"{axes}S") if has_samples else (size, axes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -542,7 +548,6 @@ class Level:
 def _read_segments(
     pages: Pages, rows: NDArray[np.intp], ifd: IfdFacts, n_segments: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return offset and length of the segments of some rows."""
     if "jpeg_header" in ifd.tables:
         parts = [ndpi_segments(pages.directory(row), n_segments) for row in rows.tolist()]
         return tuple(map(np.stack, zip(*parts, strict=True)))  # type: ignore[return-value]

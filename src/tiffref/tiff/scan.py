@@ -266,9 +266,9 @@ def _file_facts(file: ImageFile, listing: Listing) -> FileFacts:
     if main is not None:
         main = replace(main, levels=main.levels[:1])
     return FileFacts(
-        reader.source.source, tuple(sorted(metadata)),
+        reader.source.source,
         tuple(_series_facts(n, series) for n, series in enumerate(listing.series, listing.first)),
-        {name: value for name, value in metadata.items() if value}, "; ".join(listing.defects),
+        {name: value or None for name, value in metadata.items()}, "; ".join(listing.defects),
         listing.has_mask, None if main is None else _series_facts(0, main),
     )  # fmt: skip
 
@@ -342,7 +342,6 @@ def _select(
     key: int | slice | Sequence[int] | None,
     level: int | None,
 ) -> Listing:
-    """List the selected series or pages."""
     if key is not None and series is None:
         main = _pages_series(file, 0) if file.is_vendor else None
         return Listing([_pages_series(file, key)], main=main)
