@@ -97,7 +97,7 @@ def name_levels(
     if layout not in ("dataset", "tree"):
         raise SelectionError(f"unknown layout {layout!r}", expected="dataset or tree")
     for position, series in enumerate(facts.series):
-        role = _role(series) if position else "image"
+        role = find_role(series.name, series.subfile_type) if position else "image"
         base = role if role not in used else f"{role}_s{position}"
         used.add(base)
         mark = f"_{base.removeprefix('image_')}" if position else ""
@@ -125,12 +125,6 @@ def name_levels(
     return names
 
 
-def _role(series: SeriesFacts) -> str:
-    first = series.levels[0]
-    kind = first.ifds[0].subfile_type if isinstance(first, LevelFacts) else 0
-    return find_role(series.name, kind)
-
-
 def find_role(name: str, subfile_type: int) -> str:
     """Return the role of an image that is not the first one of its file."""
     if subfile_type & MASK_BIT:
@@ -147,7 +141,7 @@ def is_georeferenced_series(facts: FileFacts, series: SeriesFacts) -> bool:
         return False
     if is_georeferenced(first.ifds[0].tags):
         return True
-    is_copy = bool(first.ifds[0].subfile_type & (REDUCED_BIT | MASK_BIT))
+    is_copy = bool(series.subfile_type & (REDUCED_BIT | MASK_BIT))
     return is_copy and is_georeferenced(main.ifds[0].tags)
 
 

@@ -95,6 +95,12 @@ class SeriesFacts:
     levels: tuple[LevelFacts | Exception, ...]
     number: int | None = None
 
+    @property
+    def subfile_type(self) -> int:
+        """NewSubfileType of the full-size level, 0 if it cannot be represented."""
+        first = self.levels[0]
+        return first.ifds[0].subfile_type if isinstance(first, LevelFacts) else 0
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FileFacts:

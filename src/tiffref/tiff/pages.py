@@ -612,6 +612,11 @@ class Series:
     number: int | None = None
 
     @property
+    def subfile_type(self) -> int:
+        """NewSubfileType of level 0; 0 if it cannot be read."""
+        return 0 if self.levels[0].error is not None else self.levels[0].facts.subfile_type
+
+    @property
     def axes(self) -> str:
         """Axes of level 0; "" if it cannot be read."""
         level = self.levels[0]

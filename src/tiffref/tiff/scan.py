@@ -354,21 +354,11 @@ def _select(
         last = find_index(level or 0, len(selected.levels), "level", file.url)
         planes = [_planes(one, key, file.url) for one in selected.levels[: last + 1]]
         return Listing([replace(selected, kind="page", levels=planes)], first=first)
-    has_mask = any(_is_mask(other) for other in listing.series if other is not selected)
-    main = listing.series[0] if first and _is_secondary(selected) else None
+    plain = [one for one in listing.series if one.kind in ("geotiff", "generic")]
+    has_mask = any(one.subfile_type & MASK_BIT for one in plain if one is not selected)
+    is_secondary = first > 0 and find_role(selected.name, selected.subfile_type) != "image"
+    main = listing.series[0] if is_secondary else None
     return replace(listing, series=[selected], has_mask=has_mask, first=first, main=main)
-
-
-def _is_secondary(series: Series) -> bool:
-    level = series.levels[0]
-    return level.error is None and find_role(series.name, level.facts.subfile_type) != "image"
-
-
-def _is_mask(series: Series) -> bool:
-    level = series.levels[0]
-    if series.kind not in ("geotiff", "generic") or level.error is not None:
-        return False
-    return bool(level.facts.subfile_type & MASK_BIT)
 
 
 def _planes(level: Level, key: Any, url: str) -> Level:

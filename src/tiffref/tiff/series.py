@@ -188,10 +188,12 @@ def plain_series(reader: TiffReader) -> Listing:
     series = [Series("generic", [level]) for level in levels]
     if not first.entries.keys() >= _AGILENT:
         _make_pyramids(series, is_reduced=False)
-    empty = _empty_series(pages)
+    empty = [row for row in pages.columns.first if not pages.directory(row).entries]
     if empty and not series:
         raise MalformedTiff("a directory has no image", url=reader.url)
-    return Listing(series + empty)
+    for row in np.flatnonzero(np.isin(pages.columns.kind, pages.columns.kind[empty])).tolist():
+        series.append(Series("generic", [Level((pages,), np.array([row]), (1,), "I")]))
+    return Listing(series)
 
 
 def geotiff_series(reader: TiffReader) -> Listing:
@@ -261,16 +263,6 @@ def _is_image(pages: Pages, row: int, with_pixels: bool) -> bool:
         return False
     # strips or tiles of an image of size 0 are a fault, which its level reports
     return not with_pixels or 0 not in pages.facts(row).shape or ifd.n_listed_segments > 0
-
-
-def _empty_series(pages: Pages) -> list[Series]:
-    """Make a series of each IFD without entries."""
-    series = []
-    for row in pages.columns.first:
-        if not pages.directory(row).entries:
-            rows = np.flatnonzero(pages.columns.kind == pages.columns.kind[row]).tolist()
-            series += [Series("generic", [Level((pages,), np.array([n]), (1,), "I")]) for n in rows]
-    return series
 
 
 # ---- pyramids

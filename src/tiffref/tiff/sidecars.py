@@ -154,7 +154,7 @@ def add_sidecars(facts: FileFacts, sidecars: Sidecars) -> FileFacts:
     if tags is not own:
         first = replace(first, ifds=(replace(first.ifds[0], tags=tags), *first.ifds[1:]))
     levels = [first, *main.levels[1:]]
-    kinds = [_subfile_type(series) & (MASK_BIT | REDUCED_BIT) for series in facts.series]
+    kinds = [series.subfile_type & (MASK_BIT | REDUCED_BIT) for series in facts.series]
     is_alone = len(levels) == 1 and REDUCED_BIT not in kinds[1:]
     if is_alone and (found := sidecars.facts(".ovr")) is not None:
         levels += _overviews(first, found, sidecars.report)
@@ -199,11 +199,6 @@ def _overviews(full: LevelFacts, facts: FileFacts, report: Report) -> list[Level
     if not overviews:
         report.add(".ovr", "has no overview of the image's data type and bands")
     return sorted(overviews, key=lambda level: -level.sizes["Y"])
-
-
-def _subfile_type(series: SeriesFacts) -> int:
-    first = series.levels[0]
-    return first.ifds[0].subfile_type if isinstance(first, LevelFacts) else 0
 
 
 def _masks(
