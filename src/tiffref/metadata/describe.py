@@ -190,9 +190,17 @@ class _Tree:
     variables: dict[str, Array] = field(default_factory=dict)
     places: dict[str, dict[str, GeoLevel]] = field(default_factory=dict)
 
-    def map_grids(self, attributes: dict[str, Any]) -> None:
-        """Set the grid mapping of each image. If there are several of one CRS, also set that of the
-        root, since rioxarray would ignore them otherwise."""
+    def add(self, group: str, name: str, array: Array) -> None:
+        """Add a variable unless its name exists."""
+        self.variables.setdefault(f"{group}/{name}" if group else name, array)
+
+    def to_group(self, attributes: dict[str, Any]) -> Group:
+        """Build the nested groups.
+
+        Sets the grid mapping of each image. If there are several of one CRS, also sets that of the
+        root, since rioxarray would ignore them otherwise.
+        """
+        of_groups = {}
         for group, levels in self.places.items():
             variables, names = grid_mappings(levels)
             systems = {variable.attributes.get("crs_wkt") for variable in variables.values()}
@@ -204,23 +212,14 @@ class _Tree:
                 own = self.attributes[path]
                 own["grid_mapping"] = mapping
                 own["coordinates"] = f"{mapping} {own.get('coordinates', '')}".rstrip()
-
-    def add(self, group: str, name: str, array: Array) -> None:
-        """Add a variable unless its name exists."""
-        self.variables.setdefault(f"{group}/{name}" if group else name, array)
-
-    def to_group(self, attributes: Mapping[str, Any]) -> Group:
-        """Build the nested groups."""
-        levels = {group: next(iter(levels.values())) for group, levels in self.places.items()}
-        of_levels = {
-            group: {name: value for name, value in level.attributes.items() if is_geozarr(name)}
-            for group, level in levels.items()
-        }
+            first = next(iter(levels.values())).attributes
+            of_groups[group] = {name: first[name] for name in first if is_geozarr(name)}
         arrays = {
             path: array.as_variable(array.dims, self.attributes[path])
             for path, array in self.images.items()
         }
-        return Group.from_paths({**arrays, **self.variables}, {**of_levels, "": attributes})
+        root = close_images(attributes)
+        return Group.from_paths({**arrays, **self.variables}, {**of_groups, "": root})
 
 
 def describe(
@@ -265,8 +264,7 @@ def describe(
             pyramid.append((level, _describe_array(level, tree, report)))
         if role == "image":
             _describe_group(image, pyramid, attributes)
-    tree.map_grids(attributes)
-    return tree.to_group(close_images(attributes))
+    return tree.to_group(attributes)
 
 
 _UNIFORM_KINDS = frozenset({"shaped", "imagej", "ome"})

@@ -581,12 +581,11 @@ def _list_shaped(pages: Pages, listing: Listing, seen: set[int]) -> bool:
         declared = parse_shaped(shaped_text(pages.directory(index)) or "")
         if declared is None:
             return False
-        shaped = _ShapedSeries(pages, index, declared, listing)
         size, part = math.prod(declared.shape), math.prod(pages.shape(index)[0])
         n_pages, rest = divmod(size, part) if size and part else (1, size or part)
         if rest or not fits_page(declared.shape, pages.shape(index)[0]):
             return False
-        n_used = shaped.add(n_pages)
+        n_used = _add_shaped(pages, index, declared, n_pages, listing)
         if not _list_shaped_below(pages, range(index, index + n_used), listing, seen):
             return False
         index += n_used
@@ -615,65 +614,52 @@ def _list_shaped_below(pages: Pages, rows: range, listing: Listing, seen: set[in
     return True
 
 
-@dataclass(slots=True)
-class _ShapedSeries:
-    """A series written by tifffile; its first image is at `index`."""
+def _add_shaped(pages: Pages, index: int, found: Shaped, n_pages: int, listing: Listing) -> int:
+    """Add the series whose first image is at `index`; return how many IFDs it uses."""
+    is_run = n_pages > 1 and _is_shaped_run(pages, index, found, n_pages)
+    n_there = 1 if is_run else min(n_pages, len(pages) - index)
+    rows = [*range(index, index + n_there)]
+    if not is_run and n_there < n_pages:
+        what = "the file has fewer pages than tifffile wrote"
+        listing.miss(what, f"{n_there} pages", f"{n_pages}", pages.reader.url)
+        rows += [-1] * (n_pages - n_there)
+    elif _is_alone(pages, index) and (n_room := planes_with_room(pages, index)) > n_pages:
+        room = f"the file has room for {n_room} planes"
+        listing.defects.append(f"{room}, but tifffile's shape has {n_pages}")
+    if found.axes == "":
+        listing.defects.append("tifffile's axes do not match its shape")
+    axes = found.axes or "Q" * len(found.shape)
+    if found.axes is None:
+        page_shape, page_axes = pages.shape(index)
+        if n_pages > 1:
+            page_shape, page_axes = (n_pages, *page_shape), f"Q{page_axes}"
+        axes = _reshaped_axes(page_axes, page_shape, found.shape)
+    level = Level((pages,), np.array(rows), found.shape, axes, is_squeezed=False)
+    level = planes_of_run(level) if is_run else level
+    listing.series.append(Series("shaped", [level], found.name))
+    return n_there
 
-    pages: Pages
-    index: int
-    found: Shaped
-    listing: Listing
 
-    def add(self, n_pages: int) -> int:
-        """Add the series; return how many IFDs it uses."""
-        pages, index = self.pages, self.index
-        is_run = n_pages > 1 and self._is_run(n_pages)
-        n_there = 1 if is_run else min(n_pages, len(pages) - index)
-        rows = [*range(index, index + n_there)]
-        if not is_run and n_there < n_pages:
-            what = "the file has fewer pages than tifffile wrote"
-            self.listing.miss(what, f"{n_there} pages", f"{n_pages}", pages.reader.url)
-            rows += [-1] * (n_pages - n_there)
-        elif self._is_alone() and (n_room := planes_with_room(pages, index)) > n_pages:
-            room = f"the file has room for {n_room} planes"
-            self.listing.defects.append(f"{room}, but tifffile's shape has {n_pages}")
-        if self.found.axes == "":
-            self.listing.defects.append("tifffile's axes do not match its shape")
-        shape, axes = self._shape(n_pages)
-        level = Level((pages,), np.array(rows), shape, axes, is_squeezed=False)
-        level = planes_of_run(level) if is_run else level
-        self.listing.series.append(Series("shaped", [level], self.found.name))
-        return n_there
+def _is_alone(pages: Pages, index: int) -> bool:
+    """Return whether the first IFD describes all planes of the file."""
+    ifd = pages.directory(index)
+    is_only = ifd.offset == pages.reader.first.offset and not ifd.next_offset
+    return is_only and not pages.columns.sub_ifds(index) and is_final(pages, index)
 
-    def _is_alone(self) -> bool:
-        """Return whether the first IFD describes all planes of the file."""
-        ifd = self.pages.directory(self.index)
-        is_first = ifd.offset == self.pages.reader.first.offset
-        is_last = not ifd.next_offset and not self.pages.columns.sub_ifds(self.index)
-        return is_first and is_last and is_final(self.pages, self.index)
 
-    def _is_run(self, n_pages: int) -> bool:
-        """Return whether the planes are contiguous and described by the first IFD."""
-        pages, index = self.pages, self.index
-        if not is_final(pages, index):
-            return False
-        end = pages.columns.first_offset(index) + n_pages * pages.facts(index).n_bytes
-        if run_limit(pages, index) < min(end, pages.reader.size):
-            return False  # texts or IFDs lie between the planes
-        check_run(pages, index, n_pages)
-        if self.found.is_truncated or index + 1 >= len(pages):
-            return not pages.columns.sub_ifds(index) or bool(self.found.is_truncated)
-        if shaped_text(pages.directory(index + 1)) is None:
-            return False  # the next IFD belongs to the next page of this series
-        return end < int(pages.offsets[index + 1]) and not pages.columns.sub_ifds(index)
-
-    def _shape(self, n_pages: int) -> tuple[tuple[int, ...], str]:
-        page_shape, page_axes = self.pages.shape(self.index)
-        shape, axes = self.found.shape, self.found.axes
-        if axes is None:
-            whole = (n_pages, *page_shape) if n_pages > 1 else page_shape
-            return shape, _reshaped_axes(("Q" if n_pages > 1 else "") + page_axes, whole, shape)
-        return shape, axes or "Q" * len(shape)
+def _is_shaped_run(pages: Pages, index: int, found: Shaped, n_pages: int) -> bool:
+    """Return whether the planes are contiguous and described by the first IFD."""
+    if not is_final(pages, index):
+        return False
+    end = pages.columns.first_offset(index) + n_pages * pages.facts(index).n_bytes
+    if run_limit(pages, index) < min(end, pages.reader.size):
+        return False  # texts or IFDs lie between the planes
+    check_run(pages, index, n_pages)
+    if found.is_truncated or index + 1 >= len(pages):
+        return not pages.columns.sub_ifds(index) or bool(found.is_truncated)
+    if shaped_text(pages.directory(index + 1)) is None:
+        return False  # the next IFD belongs to the next page of this series
+    return end < int(pages.offsets[index + 1]) and not pages.columns.sub_ifds(index)
 
 
 def _reshaped_axes(axes: str, shape: tuple[int, ...], new: tuple[int, ...]) -> str:
