@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -634,18 +634,6 @@ class TiffReader:
         assert tail is not None
         self._append_next(offset, tail)
         self._is_chain_complete = True
-
-    def fetch_sub_directories(self, ifds: Iterable[Directory]) -> None:
-        """Prefetch the SubIFDs of several IFDs together."""
-        ifds = [ifd for ifd in ifds if SUB_IFDS in ifd]
-        lists = [ifd.entries[SUB_IFDS] for ifd in ifds]
-        self.source.prefetch([(entry[2] + self.base, 8 * entry[1]) for entry in lists])
-        columns = [ifd.column(SUB_IFDS)[:MAX_ENTRIES] for ifd in ifds]
-        self.fetch_directories([offset for column in columns for offset in column.tolist()])
-
-    def fetch_directories(self, offsets: Sequence[int]) -> None:
-        """Prefetch IFDs together."""
-        self.source.prefetch([(offset + self.base, 1 << 10) for offset in offsets])
 
     def fetch_values(self, ifds: Iterable[Directory], codes: frozenset[int]) -> None:
         """Prefetch the values of some tags of several IFDs together, unless they overlap."""

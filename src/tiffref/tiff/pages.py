@@ -325,7 +325,9 @@ class Pages:
     def sub_ifds(self, rows: Sequence[int]) -> list[list[int]]:
         """Return the offsets of the SubIFDs of some rows, and prefetch all of them together."""
         offsets_of_rows = [self.columns.sub_ifds(row)[:MAX_ENTRIES] for row in rows]
-        self.reader.fetch_directories([offset for some in offsets_of_rows for offset in some])
+        base = self.reader.base
+        places = [(offset + base, 1 << 10) for some in offsets_of_rows for offset in some]
+        self.reader.source.prefetch(places)
         return offsets_of_rows
 
     def is_sub_ifd_readable(self, row: int, offset: int) -> bool:

@@ -102,8 +102,9 @@ class VendorFile(ImageFile):
         chain = reader.chain()
         if not reader.source.is_local:
             ifds = [*filter(None, map(reader.directory, chain))]
-            if Pages(reader).has_sub_ifds:  # fetches what all pages need
-                reader.fetch_sub_directories(ifds)
+            pages = Pages(reader)
+            if pages.has_sub_ifds:  # fetches what all pages need
+                pages.sub_ifds(range(len(pages)))
             if self.tif.is_qpi:
                 reader.fetch_values(ifds, frozenset({270}))
         try:
