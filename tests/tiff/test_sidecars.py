@@ -2,7 +2,7 @@
 
 import json
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -618,3 +618,42 @@ def test_remote_sidecars_are_fetched_only_on_request(tmp_path, server):
     group = tiffref.scan(url, sidecars=True).group
     assert {"image", "image_1", "image_2", "x", "y"} <= group.children.keys()
     np.testing.assert_array_equal(values(group, "image_1"), DATA[::2, ::2])
+
+
+DOORS = {
+    "path": lambda path, keep: tiffref.scan(path),
+    "url": lambda path, keep: tiffref.scan(f"file://{path}"),
+    "series": lambda path, keep: tiffref.scan(path, series=-2),
+    "level": lambda path, keep: tiffref.scan(path, level=0),
+    "page": lambda path, keep: tiffref.scan(path, key=0),
+    "pages": lambda path, keep: tiffref.scan(path, key=slice(1)),
+    "plane": lambda path, keep: tiffref.scan(path, series=0, key=[0]),
+    "file": lambda path, keep: tiffref.scan(keep(path.open("rb"))),
+    "tifffile": lambda path, keep: tiffref.scan(keep(tifffile.TiffFile(path))),
+    "its page": lambda path, keep: tiffref.scan(keep(tifffile.TiffFile(path)).pages[0]),
+    "its series": lambda path, keep: tiffref.scan(keep(tifffile.TiffFile(path)).series[0]),
+}
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("door", DOORS)
+def test_sidecars_describe_the_first_image_however_it_is_selected(tmp_path, door, byteorder):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path, byteorder=byteorder) as tif:
+        for image in (DATA, DATA[:20, :30]):
+            tif.write(image, metadata=None, photometric="minisblack")
+    band = '<PAMRasterBand band="1"><NoDataValue>3</NoDataValue><Scale>0.5</Scale></PAMRasterBand>'
+    (tmp_path / "a.tif.aux.xml").write_text(f"<PAMDataset>{band}</PAMDataset>")
+    (tmp_path / "a.tfw").write_text(WORLD)
+    tifffile.imwrite(tmp_path / "a.tif.msk", DATA, metadata=None)
+    with ExitStack() as stack:
+        references = DOORS[door](path, stack.enter_context)
+    image = references.group["image"]
+    assert (image.fill_value, image.attributes["scale_factor"]) == (3, 0.5)
+    assert "x" in references.group.children
+    is_page = door in ("page", "pages", "plane", "its page")
+    assert ("mask" in references.group.children) == (not is_page)
+    for other in ({"key": 1}, {"series": 1}, {"series": -1}, {"sidecars": False}):
+        image = tiffref.scan(path, **other).group["image"]
+        assert image.fill_value is None
+        assert "scale_factor" not in image.attributes

@@ -371,7 +371,7 @@ def run_jobs(settings: Settings, jobs: Sequence[Job]) -> list[dict[str, Any] | N
 def _scan(job: Job, settings: Settings) -> dict[str, Any] | None:
     """Scan one file and write its references; return its row, None if it has not changed."""
     with closing(open_source(job.url, settings.storage_options)) as opened:
-        is_wanted = has_sidecars(settings.scan.get("sidecars"), opened)
+        is_wanted = has_sidecars(settings.scan.get("sidecars"), opened.source.url)
         sidecars = sidecar_state(opened.source.url) if is_wanted else []
         members = file_states(name for name, *_ in job.sidecars if Path(name).is_absolute())
         if _is_unchanged(job, opened.source) and [*sidecars, *members] == [*job.sidecars]:

@@ -198,20 +198,17 @@ def scan_with_facts(source: Any, **options: Any) -> tuple[References, FileFacts]
     with scan_progress(settings.progress, f"scanning {name}") as counts:
         try:
             file = _open(source, settings.storage_options, opened, counts)
-            return _scan(source, file, settings, opened)
+            return _scan(file, settings, opened)
         finally:
             for one in reversed(opened):
                 one.close()
 
 
-def _scan(
-    source: Any, file: ImageFile, options: _Options, opened: list[Any]
-) -> tuple[References, FileFacts]:
+def _scan(file: ImageFile, options: _Options, opened: list[Any]) -> tuple[References, FileFacts]:
     options.report.url = file.url
     listing = _select(file, options.series, options.key, options.level)
     facts = _file_facts(file, listing)
-    is_first = options.key is None and options.series in (None, 0) and file.given is None
-    if is_first and has_sidecars(options.sidecars, source):
+    if has_sidecars(options.sidecars, file.url):
         facts = _with_sidecars(file, facts, options, opened)
     if options.level is not None:
         listed = facts.series[: len(listing.series)]

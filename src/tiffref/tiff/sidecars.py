@@ -51,12 +51,9 @@ _MAX_BYTES = 1 << 24
 """Largest sidecar text file."""
 
 
-def has_sidecars(sidecars: bool | None, source: Any) -> bool:
-    """Return whether to read sidecar files: by default only next to local paths."""
-    url = source.source.url if isinstance(source, ByteSource) else source
-    if not isinstance(url, str | os.PathLike) or OBJECT_SCHEME in os.fspath(url):
-        return False
-    return is_local(os.fspath(url)) if sidecars is None else sidecars
+def has_sidecars(sidecars: bool | None, url: str) -> bool:
+    """Return whether to read sidecar files: by default only those of local files."""
+    return OBJECT_SCHEME not in url and (is_local(url) if sidecars is None else sidecars)
 
 
 @dataclass(slots=True)
@@ -130,7 +127,7 @@ def file_states(names: Iterable[str]) -> list[list[Any]]:
 
 
 def add_sidecars(facts: FileFacts, sidecars: Sidecars) -> FileFacts:
-    """Add the information of sidecar files to the facts of a TIFF.
+    """Add the information of sidecar files to the facts of a TIFF, if it is of its first image.
 
     Parameters
     ----------
@@ -141,7 +138,7 @@ def add_sidecars(facts: FileFacts, sidecars: Sidecars) -> FileFacts:
     """
     main = facts.series[0]
     first = main.levels[0]
-    if not isinstance(first, LevelFacts):
+    if not isinstance(first, LevelFacts) or first.ifds[0].name != "0":
         return facts
     own = tags = dict(first.ifds[0].tags)
     text = sidecars.read(f"{sidecars.base}.aux.xml")
@@ -155,13 +152,15 @@ def add_sidecars(facts: FileFacts, sidecars: Sidecars) -> FileFacts:
         first = replace(first, ifds=(replace(first.ifds[0], tags=tags), *first.ifds[1:]))
     levels = [first, *main.levels[1:]]
     kinds = [series.subfile_type & (MASK_BIT | REDUCED_BIT) for series in facts.series]
-    is_alone = len(levels) == 1 and REDUCED_BIT not in kinds[1:]
+    is_image = main.kind != "page"  # pages by key have neither overviews nor masks
+    is_alone = is_image and len(levels) == 1 and REDUCED_BIT not in kinds[1:]
     if is_alone and (found := sidecars.facts(".ovr")) is not None:
         levels += _overviews(first, found, sidecars.report)
     if first is not main.levels[0] or len(levels) > len(main.levels):
         main = replace(main, levels=tuple(levels))
     series = [main, *facts.series[1:]]
-    if not any(kind & MASK_BIT for kind in kinds) and (found := sidecars.facts(".msk")) is not None:
+    has_mask = not is_image or any(kind & MASK_BIT for kind in kinds)
+    if not has_mask and (found := sidecars.facts(".msk")) is not None:
         series += _masks(first, [found, sidecars.facts(".msk.ovr")], len(series), sidecars.report)
     if main is facts.series[0] and len(series) == len(facts.series):
         return facts
