@@ -22,7 +22,7 @@ from tiffref.io.source import FileObjectSource
 from tiffref.model.array import Array
 from tiffref.model.manifest import Source
 from tiffref.read import Fetcher, engine, read_array
-from tiffref.read.fetch import decode_pool, fetch_pool, run_check
+from tiffref.read.fetch import check_pool, decode_pool, fetch_pool
 
 VALUES = np.random.default_rng(3).integers(0, 60000, (1000, 1200)).astype("u2")
 
@@ -205,5 +205,4 @@ def test_size(serve: Callable[..., Array], server: CountingServer, tmp_path: Any
 def test_pools_are_shared_and_questions_may_be_asked_at_once() -> None:
     assert fetch_pool() is fetch_pool() is not decode_pool()
     here = threading.current_thread()
-    assert run_check(threading.current_thread, wait=True).result() is here
-    assert run_check(threading.current_thread).result() is not here
+    assert check_pool().submit(threading.current_thread).result() is not here

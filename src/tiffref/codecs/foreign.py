@@ -26,7 +26,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import MalformedTiff, UnsupportedTiff
+from ..errors import MalformedTiff
 from ..model.codec import ForeignCodec, SegmentCodec
 from .decode import check_not_truncated, decode_chunk
 from .guard import (
@@ -75,14 +75,9 @@ def decode_foreign(
 
     Raises
     ------
-    UnsupportedTiff
-        If a codec is not allowed.
     MalformedTiff
-        If the bytes are not such a chunk, or decode to more.
+        If the bytes are not such a chunk, decode to more, or a codec is not allowed.
     """
-    refused = unsafe_codecs(codec)
-    if refused:
-        raise UnsupportedTiff("this codec is not allowed", got=refused[0])
     check_expansion(len(data), min_stored_bytes(math.prod(chunks) * dtype.itemsize))
     try:
         if codec.zarr_format == 2:

@@ -279,12 +279,11 @@ class Fetcher:
         opened = self.open(source.url)
         if self.verify == "never":
             return opened, _do_nothing, None
-        if self.verify == "always" and (opened.is_local or not opened.verifies_reads):
+        if self.verify == "first" and not (opened.verifies_reads or opened.is_local):
+            return opened, self._share_check(source, opened), None
+        if not opened.verifies_reads or (self.verify == "always" and opened.is_local):
             self._check_unchanged(source, opened)
-        if opened.verifies_reads:
-            return opened, _do_nothing, source
-        is_done = self.verify == "always"
-        return opened, _do_nothing if is_done else self._share_check(source, opened), None
+        return opened, _do_nothing, source if opened.verifies_reads else None
 
     def _share_check(self, source: Source, opened: ByteSource) -> Callable[[], None]:
         """Start a check, unless one is running or was a moment ago; return what waits for it."""
@@ -295,7 +294,7 @@ class Fetcher:
         with self._lock:
             check = self._checks.get(source)
             if check is None:
-                check = run_check(self._check_unchanged, source, opened, wait=opened.is_local)
+                check = check_pool().submit(self._check_unchanged, source, opened)
                 self._checks[source] = check
 
         def finish() -> None:
@@ -433,15 +432,6 @@ def wait_for_result(future: Future[Any]) -> Any:
 
 
 _WAKE_UP_S = 0.5
-
-
-def run_check(function: Callable[..., Any], *args: Any, wait: bool = False) -> Future[Any]:
-    """Run the check of a source, now (`wait`) or in another thread."""
-    if not wait:
-        return check_pool().submit(function, *args)
-    future: Future[Any] = Future()
-    future.set_result(function(*args))
-    return future
 
 
 @after_fork
