@@ -412,9 +412,12 @@ def unreadable(url: str, error: BaseException, what: str = "cannot be read") -> 
         Its hint names the missing extra, if one of this package's.
     """
     if isinstance(error, FileNotFoundError):
+        # fsspec raises it for whatever its HTTP client raises
         cause = error.__cause__
-        if cause is not None and (isinstance(cause, FileNotFoundError) or _is_of_http(cause)):
-            return unreadable(url, cause, what)
+        is_of_http = type(cause).__module__.startswith("aiohttp.")
+        is_missing = isinstance(cause, FileNotFoundError)
+        if is_missing or (is_of_http and getattr(cause, "status", 0) not in (404, 410)):
+            return unreadable(url, cause, what)  # type: ignore[arg-type]
         # the missing file may be one inside the folder at `url`
         missing = str(error.filename or "")
         inside = missing.startswith(f"{url.rstrip('/')}/")
@@ -459,13 +462,6 @@ def safe_cause(error: BaseException) -> BaseException | None:
             return None
         link = link.__cause__ or link.__context__
     return error
-
-
-def _is_of_http(cause: BaseException) -> bool:
-    """Return whether fsspec raised `FileNotFoundError` for something else: it does for whatever
-    its HTTP client raises."""
-    is_client = type(cause).__module__.startswith("aiohttp.")
-    return is_client and getattr(cause, "status", 0) not in (404, 410)
 
 
 _MAX_COLLECTED = 20

@@ -253,15 +253,19 @@ _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 """Ratios of columns to rows of JPEG XL, if only the rows are given."""
 
 
+def _jpegxr_tags(data: Any) -> dict[int, int]:
+    """Return the values in the IFD of a JPEG XR file by tag (ITU-T T.832, Annex A)."""
+
+    def number(at: int, n_bytes: int) -> int:
+        return int.from_bytes(data[at : at + n_bytes], "little")
+
+    first = number(4, 4)
+    places = range(first + 2, first + 2 + 12 * min(number(first, 2), 64), 12)
+    return {number(at, 2): number(at + 8, 2 if number(at + 2, 2) == 3 else 4) for at in places}
+
+
 def _jpegxr(data: bytes) -> tuple[int, int] | None:
-    if data[:3] != b"II\xbc":
-        return None
-    (offset,) = struct.unpack_from("<I", data, 4)
-    (n_tags,) = struct.unpack_from("<H", data, offset)
-    tags = {}
-    for index in range(min(n_tags, 64)):
-        code, kind, _, value = struct.unpack_from("<HHII", data, offset + 2 + 12 * index)
-        tags[code] = value & (0xFFFF if kind == 3 else 0xFFFFFFFF)
+    tags = _jpegxr_tags(data) if data[:3] == b"II\xbc" else {}
     return (tags[0xBC81], tags[0xBC80]) if {0xBC80, 0xBC81} <= tags.keys() else None
 
 
@@ -302,18 +306,12 @@ START_OF_JPEG, END_OF_JPEG = b"\xff\xd8", b"\xff\xd9"
 
 
 def _has_jpegxr_end(data: Any) -> bool:
-    """Return whether the image of a JPEG XR file ends within the bytes (ITU-T T.832, Annex A).
+    """Return whether the image of a JPEG XR file ends within the bytes.
 
     The alpha channel follows it; jxrlib writes its end instead of its byte count.
     """
-
-    def number(at: int, n_bytes: int) -> int:
-        return int.from_bytes(data[at : at + n_bytes], "little")
-
-    first = number(4, 4)
-    places = range(first + 2, first + 2 + 12 * min(number(first, 2), 64), 12)
-    entries = {number(at, 2): number(at + 8, 4) for at in places}
-    image, n_image, alpha, n_alpha = (entries.get(tag, 0) for tag in range(0xBCC0, 0xBCC4))
+    tags = _jpegxr_tags(data)
+    image, n_image, alpha, n_alpha = (tags.get(tag, 0) for tag in range(0xBCC0, 0xBCC4))
     end_of_alpha = n_alpha if n_alpha > alpha else alpha + n_alpha
     return max(image + n_image, end_of_alpha) <= len(data)
 

@@ -13,12 +13,13 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..model.manifest import INLINED, MISSING, Columns
+from .load import FileText
 from .zarr_metadata import ArrayMetadata
 
 _END_BYTES = 1 << 10
@@ -40,16 +41,8 @@ _ENDS = (
 _RANGE = _compile(r'"(_:_)(\[_)"(?:[^"\\]|\\.)+"(_,_)[0-9]+(_,_)[0-9]+(_\])(?:(_,_)")?')
 
 
-class Text(Protocol):
-    """The text of a document, in memory or in a file."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, span: slice, /) -> bytes: ...
-
-    def find(self, part: bytes, start: int, stop: int, /) -> int: ...
-
-    def rfind(self, part: bytes, start: int, stop: int, /) -> int: ...
+Text = bytes | FileText
+"""The text of a document, in memory or in a file."""
 
 
 @dataclass(frozen=True, slots=True)
