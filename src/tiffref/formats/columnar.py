@@ -41,6 +41,10 @@ _ENDS = (
 _RANGE = _compile(r'"(_:_)(\[_)"(?:[^"\\]|\\.)+"(_,_)[0-9]+(_,_)[0-9]+(_\])(?:(_,_)")?')
 
 
+class Irregular(ValueError):
+    """The layout of a document is irregular; the general reader has to read it."""
+
+
 Text = bytes | FileText
 """The text of a document, in memory or in a file."""
 
@@ -74,8 +78,14 @@ class Spacing:
         return b'"' + self.colon + b'"'
 
 
-def find_spacing(text: Text) -> Spacing | None:
-    """Find the layout of a document by its ends and its first byte range; None if irregular."""
+def find_spacing(text: Text) -> Spacing:
+    """Find the layout of a document by its ends and its first byte range.
+
+    Raises
+    ------
+    Irregular
+        If it is.
+    """
     head, foot = text[:_END_BYTES], text[max(0, len(text) - _END_BYTES) : len(text)]
     for is_wrapped, begins, ends in _ENDS:
         begin, end = begins.match(head), ends.search(foot)
@@ -95,7 +105,7 @@ def find_spacing(text: Text) -> Spacing | None:
             (commas[0], commas[1]),
             closing,
         )
-    return None
+    raise Irregular("no such ends, or no byte range")
 
 
 _Block = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]
@@ -133,11 +143,15 @@ class Split:
     spacing: Spacing
 
 
-def split_document(text: Text) -> Split | None:
-    """Split the text of a document; None if its layout is irregular."""
+def split_document(text: Text) -> Split:
+    """Split the text of a document.
+
+    Raises
+    ------
+    ValueError, RecursionError
+        If its layout is irregular.
+    """
     spacing = find_spacing(text)
-    if spacing is None:
-        return None
     separator, stop = spacing.separator, spacing.stop
     runs: list[tuple[bytes, int, int]] = []
     metadata: list[bytes] = []
@@ -151,28 +165,25 @@ def split_document(text: Text) -> Split | None:
         start = position if mark < 0 else mark + len(separator)
         first = _FIRST_KEY.match(text[start:next_range])
         if first is None:
-            return None
+            raise Irregular("a key")
         metadata.append(text[position:start])
         position = _find_end(text, spacing, first[1], start)
         if position <= start:
-            return None
+            raise Irregular("text between byte ranges")
         runs.append((first[1], start, position))
     else:  # the document ends with a run, so the text before it ends with a separator
         metadata = [b"".join(metadata).removesuffix(separator)]
-    try:
-        refs = json.loads(b"{" + b"".join(metadata) + b"}", object_pairs_hook=_unique)
-    except (ValueError, RecursionError):
-        return None
-    is_plain = all(isinstance(value, str) for value in refs.values())
+    refs = json.loads(b"{" + b"".join(metadata) + b"}", object_pairs_hook=_unique)
+    if not runs or not all(isinstance(value, str) for value in refs.values()):
+        raise Irregular("other values")
     document = {"version": 1, "refs": refs} if spacing.is_wrapped else refs
-    return Split(document, runs, spacing) if is_plain and runs else None
+    return Split(document, runs, spacing)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse duplicate keys, which are left to the general reader."""
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise ValueError("duplicate key")
+        raise Irregular("a key occurs twice")
     return members
 
 
@@ -195,7 +206,7 @@ def parse_lines(
     split: Split,
     arrays: Mapping[str, ArrayMetadata],
     inlined: Mapping[str, NDArray[np.integer]],
-) -> tuple[list[str], dict[str, Columns]] | None:
+) -> tuple[list[str], dict[str, Columns]]:
     """Parse all runs of a document.
 
     Parameters
@@ -210,8 +221,12 @@ def parse_lines(
     Returns
     -------
     urls, columns
-        URLs, and the columns of whole arrays by path, in which `source` is a row of `urls`. None if
-        a run is irregular.
+        URLs, and the columns of whole arrays by path, in which `source` is a row of `urls`.
+
+    Raises
+    ------
+    Irregular
+        If a run is.
     """
     owners: dict[str | None, str] = {
         array.rule.below(path).lead: path for path, array in arrays.items() if array.grid
@@ -219,17 +234,16 @@ def parse_lines(
     urls: dict[str, int] = {}
     columns: dict[str, Columns] = {}
     for prefix, start, stop in split.runs:
-        path = owners.get(_unquote(b'"' + prefix + b'"'))
+        path = owners.get(json.loads(f'"{prefix.decode()}"'))
         if path is None or path in columns:
-            return None
+            raise Irregular(prefix)
         grid = arrays[path].grid
         columns[path] = missing_columns(math.prod(grid))
         columns[path].source[inlined[path]] = INLINED
         pattern = _compile_line(prefix, arrays[path], split.spacing)
         for block in _iter_blocks(text, start, stop, split.spacing):
             chunks = _parse_block(block, pattern, grid, split.spacing, urls)
-            if chunks is None or not _store_chunks(columns[path], chunks):
-                return None
+            _store_chunks(columns[path], chunks)
     return list(urls), columns
 
 
@@ -239,16 +253,13 @@ def missing_columns(n_chunks: int) -> Columns:
     return Columns(np.full(n_chunks, MISSING, np.int32), offset, length, {})
 
 
-def _store_chunks(columns: Columns, block: _Block) -> bool:
-    """Store chunks in the columns of their array; return False if one occurs twice."""
+def _store_chunks(columns: Columns, block: _Block) -> None:
     flat, source, offset, length = block
     is_ascending = bool((np.diff(flat) > 0).all())
-    if not is_ascending and len(np.unique(flat)) != len(flat):
-        return False
-    if (columns.source[flat] != MISSING).any():
-        return False
+    is_unique = is_ascending or len(np.unique(flat)) == len(flat)
+    if not is_unique or (columns.source[flat] != MISSING).any():
+        raise Irregular("a chunk occurs twice")
     columns.source[flat], columns.offset[flat], columns.length[flat] = source, offset, length
-    return True
 
 
 def _iter_blocks(text: Text, start: int, stop: int, spacing: Spacing) -> Iterator[bytes]:
@@ -268,12 +279,12 @@ def _parse_block(
     grid: tuple[int, ...],
     spacing: Spacing,
     url_rows: dict[str, int],
-) -> _Block | None:
-    """Parse one block, and add new URLs to `url_rows`; None if it is irregular."""
+) -> _Block:
+    """Parse one block, and add new URLs to `url_rows`."""
     codes = np.frombuffer(block, np.uint8)
     ends = _find_ends(codes, spacing.closing + spacing.separator)
     if not len(ends) or ends[-1] != len(codes):
-        return None
+        raise Irregular("text between byte ranges")
     starts = np.concatenate([[0], ends[:-1]])
     n_codes = ends - starts
     source = np.empty(len(starts), np.int32)
@@ -287,13 +298,11 @@ def _parse_block(
             first = int(starts[rest[0]])
             layout = _read_layout(pattern, block[first : first + width])
             n_layouts += 1
-            if layout is None or n_layouts > _MAX_LAYOUTS:
-                return None
+            if n_layouts > _MAX_LAYOUTS:
+                raise Irregular("too many layouts")
             windows = np.ndarray((len(codes) - width + 1,), f"V{width}", codes, 0, (1,))
             lines = windows[starts[rest]].view(np.uint8).reshape(-1, width)
             is_same, digits = _match(layout, lines)
-            if digits is None:
-                return None
             rows, rest = rest[is_same], rest[~is_same]
             source[rows] = urls.setdefault(layout.url, len(urls))
             begins[layout.url] = min(int(rows[0]), begins.get(layout.url, len(starts)))
@@ -301,7 +310,7 @@ def _parse_block(
                 column[rows] = _parse_digits(digits[:, slice(*span)])
     *index, offset, length = numbers
     if any(i.max() >= n for i, n in zip(index, grid, strict=True)) or not length.all():
-        return None
+        raise Irregular("a chunk outside of the grid, or without bytes")
     for url in sorted(begins, key=begins.__getitem__):
         url_rows.setdefault(url, len(url_rows))
     source = np.array([url_rows[url] for url in urls], np.int32)[source]
@@ -347,38 +356,22 @@ def _compile_line(prefix: bytes, array: ArrayMetadata, spacing: Spacing) -> re.P
     return re.compile(b"".join(part if n % 2 else re.escape(part) for n, part in enumerate(parts)))
 
 
-def _read_layout(pattern: re.Pattern[bytes], line: bytes) -> _Layout | None:
-    """Return the layout of a line; None if it is not a byte range, or has a template."""
+def _read_layout(pattern: re.Pattern[bytes], line: bytes) -> _Layout:
     match = pattern.fullmatch(line)
     if match is None:
-        return None
+        raise Irregular(line)
     *index, url, offset, length = range(1, len(match.groups()) + 1)
     numbers = [match.span(group) for group in (*index, offset, length)]
-    address = _unquote(match[url])
-    if (
-        address is None
-        or "{" in address
-        or max(stop - start for start, stop in numbers) > _MAX_DIGITS
-    ):
-        return None
+    address = json.loads(match[url].decode())
+    if "{" in address or max(stop - start for start, stop in numbers) > _MAX_DIGITS:
+        raise Irregular(line)
     return _Layout(np.frombuffer(line, np.uint8), address, numbers)
-
-
-def _unquote(text: bytes) -> str | None:
-    """Return the text of a JSON string; None if it is invalid."""
-    try:
-        return json.loads(text.decode())
-    except ValueError:
-        return None
 
 
 def _match(
     layout: _Layout, lines: NDArray[np.uint8]
-) -> tuple[NDArray[np.bool_], NDArray[np.uint8] | None]:
-    """Return a mask of the lines of a layout, and these with values instead of digits.
-
-    The latter are None if a number has leading zeros.
-    """
+) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
+    """Return a mask of the lines of a layout, and these with values instead of digits."""
     low, span = layout.codes.copy(), np.zeros_like(layout.codes)
     for start, stop in layout.numbers:
         low[start:stop], span[start:stop] = _ZERO, 9
@@ -389,7 +382,9 @@ def _match(
         is_same = fits.all(axis=1)
         digits = digits[is_same]
     leading = [start for start, stop in layout.numbers if stop - start > 1]
-    return is_same, (digits if digits[:, leading].all() else None)
+    if not digits[:, leading].all():
+        raise Irregular("a number with leading zeros")
+    return is_same, digits
 
 
 def _parse_digits(digits: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -494,14 +494,16 @@ def read_document(
 
 def _parse_lines(text: Text) -> Parsed | None:
     """Read a document whose references have the same layout; None for other documents."""
-    split = split_document(text)
     try:
-        return None if split is None else _parse(split.document, raise_finding, (text, split))
-    except InvalidReferences:
-        return None  # the general reader reports the error
+        split = split_document(text)
+        return parse_document(split.document, lines=(text, split))
+    except (ValueError, RecursionError):
+        return None  # the general reader reads it, or reports the error
 
 
-def parse_document(document: Any, report: Reporter = raise_finding) -> Parsed:
+def parse_document(
+    document: Any, report: Reporter = raise_finding, lines: tuple[Text, Split] | None = None
+) -> Parsed:
     """Parse a loaded document.
 
     Parameters
@@ -510,16 +512,14 @@ def parse_document(document: Any, report: Reporter = raise_finding) -> Parsed:
         Parsed JSON.
     report
         Called with each finding; by default the first error is raised.
+    lines
+        The text of the document, and its parts, if `document` is only the first of these.
+
+    Raises
+    ------
+    Irregular
+        If one of these lines is.
     """
-    parsed = _parse(document, report)
-    assert parsed is not None
-    return parsed
-
-
-def _parse(
-    document: Any, report: Reporter, lines: tuple[Text, Split] | None = None
-) -> Parsed | None:
-    """Parse a document, and the lines split from it; None if a line is irregular."""
     refs = parse_structure(document, report)
     check_counts(len(refs.keys), sum(map(len, refs.inlined.values())), report)
     nodes, provenance = parse_nodes(refs.metadata, len(refs.keys), report)
@@ -531,10 +531,7 @@ def _parse(
     urls = refs.urls
     if lines is not None:
         inlined = {path: index.flat for path, index in chunks.items()}
-        parsed_lines = parse_lines(*lines, nodes.arrays, inlined)
-        if parsed_lines is None:
-            return None
-        urls, columns = parsed_lines
+        urls, columns = parse_lines(*lines, nodes.arrays, inlined)
     sources, rank = rank_sources(urls, provenance.sources)
     arrays = {}
     for path, array in nodes.arrays.items():

@@ -101,7 +101,20 @@ class RemoteFile(ByteSource):
 
     def state(self, is_listed: bool = False) -> Source:
         """Return the current state of the object, or the one in a cached listing (`is_listed`)."""
-        now = self._read_state(is_listed)
+        url = self.source.url
+        try:
+            now = Source(url)
+            if self._http_state is not None:
+                now = self._http_state.state()
+            else:
+                info = fetch_info(self._direct, self._path, url, is_listed=is_listed)
+                now = source_from_info(url, info)
+        except SourceError:
+            raise
+        except client_errors():
+            # some servers allow GET but not HEAD, for example of signed URLs; if GET fails too, the
+            # next request raises
+            pass
         return self._check_copy(now) if self._is_copied else now
 
     def _check_copy(self, now: Source) -> Source:
@@ -127,20 +140,6 @@ class RemoteFile(ByteSource):
             url=url,
             hint="Empty the cache, or open the URL without it.",
         )
-
-    def _read_state(self, is_listed: bool) -> Source:
-        if self._http_state is not None:
-            return self._http_state.state()
-        url = self.source.url
-        try:
-            info = fetch_info(self._direct, self._path, url, is_listed=is_listed)
-            return source_from_info(url, info)
-        except SourceError:
-            raise
-        except client_errors():
-            # some servers allow GET but not HEAD, for example of signed URLs; if GET fails too, the
-            # next request raises
-            return Source(url)
 
     def _read_many(self, ranges: Sequence[tuple[int, int]], expected: Source | None) -> list[bytes]:
         url = self.source.url

@@ -210,10 +210,6 @@ class ReadAhead:
             return []
         return [run.flat(index) for row in run.extend() for index in row]
 
-    def clear(self) -> None:
-        """Remove all runs."""
-        self._runs.clear()
-
 
 def _unravel(flat: int, grid: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(flat // math.prod(grid[k + 1 :]) % n for k, n in enumerate(grid))
@@ -341,7 +337,7 @@ class Requests:
         for key in [key for key, request in state.ahead.items() if request.is_expired]:
             state.pop_ahead(key)
         if loop.time() - state.used_at > _AHEAD_LIFETIME_S:
-            state.runs.clear()
+            state.runs = ReadAhead()
         state.is_watched = bool(state.ahead)
         if state.is_watched:
             loop.call_later(_AHEAD_LIFETIME_S, self._drop_expired, state)

@@ -457,7 +457,9 @@ class _ReferenceMapping(Mapping[str, Any]):
         if not isinstance(value, Chunk):
             return value
         if value.location is None:
-            return _escape(bytes(value.data(self._fetch)))
+            data = bytes(value.data(self._fetch))
+            # the file system would decode bytes that begin like a base64 value
+            return b"base64:" + base64.b64encode(data) if data.startswith(b"base64:") else data
         source, offset, length = value.location
         self._fetch.check_allowed(source.url)
         url = to_document_url(source.url)
@@ -523,8 +525,3 @@ def reference_filesystem(keys: KeySpace, fetch: Fetcher) -> ReferenceFileSystem:
     fs = ReferenceFileSystem({}, fs={url.split("://", 1)[0]: files for url in sources} or None)
     fs.references = _ReferenceMapping(keys, fetch)
     return fs
-
-
-def _escape(data: bytes) -> bytes:
-    """Encode bytes that begin like a base64 value, which the file system would decode."""
-    return b"base64:" + base64.b64encode(data) if data.startswith(b"base64:") else data
