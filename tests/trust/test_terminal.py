@@ -65,6 +65,17 @@ def test_terminal_escapes_in_errors(name: str) -> None:
         assert name == "array"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["validate", "a.json", ORDERS], [ORDERS], ["catalog", ORDERS], ["info", f"--{ORDERS}"],
+     ["scan", "a.tif", "--level", ORDERS], ["scan", "a.tif", "--axes", ORDERS]],
+)  # fmt: skip
+def test_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The shell makes arguments of the names of files: `tiffref validate *.json`."""
+    assert main(arguments) == 2
+    assert not BAD & set(capsys.readouterr().err)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
 @pytest.mark.parametrize("command", [["info"], ["info", "--json"], ["scan", "-v", "--dry-run"]])
 def test_files(tmp_path: Path, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -363,7 +363,7 @@ class Parser(argparse.ArgumentParser):
                 f"unknown {wrong['what'].lower()} {wrong['value']}; {hint[0].lower()}{hint[1:]}"
             )
         message = re.sub("invalid int value: ('.*')", r"\1 is not a whole number", message)
-        print(f"tiffref: error: {message}", file=sys.stderr)
+        print(printable(f"tiffref: error: {message}"), file=sys.stderr)
         self.exit(USAGE, f"See {self.prog} --help.\n")
 
     def _print_message(self, message: str, file: Any = None) -> None:
