@@ -53,17 +53,6 @@ def test_sources_can_be_renamed():
     assert moved.sources == (Source("s3://c/b.tif", 9),)
 
 
-def test_digests_distinguish_manifests() -> None:
-    def make(offset, inlined):
-        return Manifest.from_columns((3,), Source("a"), [8, offset, 24], [8, 8, 8]).with_inlined(
-            inlined or {}
-        )
-
-    manifests = [make(16, {}), make(17, {}), make(16, {1: b"x"}), make(16, {1: b"y"})]
-    assert len({manifest.digest for manifest in manifests}) == 4
-    assert manifests[0].digest == make(16, {}).digest
-
-
 @pytest.mark.parametrize(
     "values",
     [

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -120,6 +121,11 @@ def load(path):
     return np.load(path)
 
 
+def load_plus(path, n):
+    """Read an array, rounded, and add a number."""
+    return np.load(path).round() + np.float32(n)
+
+
 @pytest.fixture
 def arrays(tmp_path):
     data = np.stack([pixels(n, (7, 9), ">f4") for n in range(6)])
@@ -132,6 +138,19 @@ def test_imread_reads_whole_files(arrays, tmp_path):
     store = ZarrFileSequenceStore(str(tmp_path / "*.npy"), imread=load)
     assert store.chunks == (1, 7, 9)
     check(store, arrays)
+
+
+def test_dask_distinguishes_functions(arrays, tmp_path):
+    da = pytest.importorskip("dask.array")
+    names = str(tmp_path / "*.npy")
+    functions = load, np.load, partial(load_plus, n=1), partial(load_plus, n=2)
+    stores = [ZarrFileSequenceStore(names, imread=function) for function in functions]
+    assert stores[0] == pickle.loads(pickle.dumps(stores[0])) != stores[1]
+    lazy = [da.from_array(store) for store in stores]
+    assert len({one.name for one in lazy}) == 4
+    again = ZarrFileSequenceStore(names, imread=partial(load_plus, n=2))
+    assert da.from_array(again).name == lazy[3].name
+    assert (lazy[3] - lazy[2]).compute().ravel().tolist() == [1] * arrays.size
 
 
 @pytest.mark.parametrize(

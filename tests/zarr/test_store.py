@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import tifffile
 import xarray as xr
+from dask.base import tokenize
 from store_images import STACK, TILES
 
 import tiffref
@@ -181,6 +182,12 @@ def test_dask_distinguishes_pages_of_one_file(stack: Path) -> None:
     pages = [da.from_array(ZarrTiffStore(stack, key=n)) for n in (1, 2, 2)]
     assert pages[0].name != pages[1].name == pages[2].name
     np.testing.assert_array_equal(da.stack(pages).compute(), STACK[[1, 2, 2]])
+    options: tuple[Any, ...] = ({}, {"chunkmode": "file"}, {"zarr_format": 3}, {"fillvalue": 1})
+    names = [da.from_array(ZarrTiffStore(stack, **one), chunks=9).name for one in options]
+    assert len(set(names)) == 4
+    scans = [tiffref.scan(stack, key=n) for n in (1, 2, 2)]
+    tokens = [tokenize(scan) for scan in scans]
+    assert tokens[0] != tokens[1] == tokens[2]
 
 
 def test_reading_goes_on_after_close(stack: Path) -> None:

@@ -8,7 +8,6 @@ in blocks, when `at` or `take` needs one of their chunks; the caller provides th
 
 from __future__ import annotations
 
-import hashlib
 import math
 import threading
 import zlib
@@ -274,17 +273,6 @@ class Manifest:
     def is_missing(self) -> NDArray[np.bool_]:
         """`(n,)` bool: chunks that read as the fill value."""
         return self.source == MISSING
-
-    @property
-    def digest(self) -> str:
-        """Return a digest of the columns and inlined chunks, as 32 hexadecimal digits."""
-        digest = hashlib.blake2b(digest_size=16)
-        for column in (self.source, self.offset, self.length):
-            digest.update(np.ascontiguousarray(column))
-        for flat, data in sorted(self.inlined.items()):
-            digest.update(b"%d %d " % (flat, len(data)))
-            digest.update(data)
-        return digest.hexdigest()
 
     def with_sources(self, rename: Callable[[Source], Source]) -> Manifest:
         """Return the same chunks with every source passed through `rename`."""

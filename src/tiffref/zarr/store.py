@@ -12,7 +12,7 @@ import asyncio
 import copy
 import math
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Self
@@ -89,6 +89,8 @@ class ZarrStore(Store):
     supports_consolidated_metadata: bool = False  # type: ignore[assignment]
     _unit = "chunks"
     """What is counted while an array is read."""
+    _imread: Callable[..., Any] | None = None
+    """The function that reads the files, if they are not TIFFs."""
 
     def __init__(
         self,
@@ -440,6 +442,7 @@ class ZarrStore(Store):
         return self is other or (
             self._path == other._path
             and self._keys.documents == other._keys.documents
+            and self._imread == other._imread
             and self._manifests == other._manifests
         )
 
@@ -461,10 +464,11 @@ class ZarrStore(Store):
         _, rows = outline(references.group, references.series, references.sources)
         return html_table(repr(self).strip("<>"), rows, ARRAY_HEADING)
 
-    def __dask_tokenize__(self) -> tuple[Any, ...]:
-        # pages of one file may differ only in their offsets
-        arrays = [(path, m.sources, m.digest) for path, m in self._manifests.items()]
-        return type(self).__name__, self._path, self._main, self._keys.documents, arrays
+    def __dask_tokenize__(self) -> Any:
+        from dask.base import normalize_token
+
+        options = self._main, self._chunkmode, self._zarr_format, self._imread
+        return normalize_token((type(self).__name__, self._path, options, self._references))
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
