@@ -24,7 +24,9 @@ def test_a_text_with_several_addresses() -> None:
      "st=SSSSSSSSSSSSSSSSSSSSSS&e=9", "secure=SSSSSSSSSSSSSSSSSSSSSS", "verify=1484063787-S%3D",
      "private_link=S", f"view_only={'5' * 32}", "resourcekey=S", "op=OPEN&delegation=S",
      "auth_info=S", "A-userid=me&Expires=9&Signature=S&Key-Pair-Id=k", "__gda__=S", "%73ig=S",
-     "x=1;token=S", "si=p&sduoid=1&sig=S"],
+     "x=1;token=S", "si=p&sduoid=1&sig=S",
+     "ik-t=9&ik-s=S", "__cld_token__=exp=9~hmac=S", "suoid=1&sig=S",
+     "q-ak=S&q-sign-time=1;2&q-key-time=1;2&q-header-list=host;range&q-signature=S"],
 )  # fmt: skip
 def test_signatures_of_many_kinds(query: str) -> None:
     url = f"https://h/a.tif?{query}&v=3"
@@ -40,6 +42,7 @@ def test_signatures_of_many_kinds(query: str) -> None:
         ("https://h/bcdn_token=S/a.tif", "https://h/a.tif"),
         ("https://h/a.tif;jsessionid=S?v=3", "https://h/a.tif?v=3"),
         ("https://h?sig=S", "https://h"),
+        ("https://h/a.tif;1;2?sig=S&v=3;4", "https://h/a.tif;1;2?v=3;4"),
         ("https://h/a.tif?sig=S#part", "https://h/a.tif#part"),
         ("https://proxy/?https://h/a.tif?sig=S&se=1", "https://proxy/?https://h/a.tif"),
         ("https://proxy/?url=https://me:S@h/a.tif", "https://proxy/?url=https://h/a.tif"),

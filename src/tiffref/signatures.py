@@ -37,10 +37,11 @@ _SIGNATURES = (
     _Signature(
         "Azure Storage: Create a user delegation SAS, a service SAS and an account SAS",
         "sig",
-        r"s[vteprsi]|sip|spr|srt|sdd|ses|scid|s[adk]\w*id|sk\w+",
+        r"s[vteprsi]|sip|spr|srt|sdd|ses|scid|s[adku]\w*id|sk\w+",
     ),
     _Signature("OpenStack Swift: TempURL middleware", "temp_url_sig", r"temp_url_\w+"),
-    _Signature("Akamai: Auth Token 2.0; EdgeAuth", "hdnea|hdnt[sl]|__gda__|hmac"),
+    _Signature("Akamai: Auth Token 2.0; EdgeAuth", "hdnea|hdnt[sl]|__(?:gda|cld_token)__|hmac"),
+    _Signature("ImageKit: signed URLs", "ik-s", "ik-t"),
     _Signature("nginx: secure_link", "md5", "expires", "expires"),
     _Signature("nginx: secure_link, a digest of 22 characters", r"st=[\w-]{22}", "e", "e"),
     _Signature(
@@ -80,7 +81,8 @@ _SCHEMES_WITHOUT_USERS = frozenset(
 """Schemes with "@" before a container, a commit, or in the name of a file."""
 _LINK = re.compile(r"([\w+.-]+)://([^/?#]*)([^?;#]*)(.*)", re.DOTALL)
 """Scheme, host, path, and parameters."""
-_PART = re.compile(r"([?&;#])[?&;#]*([^?&;#]*)")
+_PART = re.compile(r"([?&;#])[?&;#]*([^?&;#]*(?:;[^?&;#=]+(?![^?&;#]))*)")
+"""A parameter, whose value may have semicolons: "q-sign-time=1557902800;1557910000"."""
 _SUSPICIOUS = re.compile(r"[?@;#]|/p/|token=")
 _SHOWN = re.compile(
     r"(?P<name>(?:[?&;#]|%3F|%26)(?P<key>[^?&;#=\s,:)'\"]{1,99}?)(?:=|%3D))"

@@ -21,7 +21,7 @@ from tiffref.errors import (
     SelectionError,
     SourceError,
 )
-from tiffref.sequences.inputs import list_files, natural_key
+from tiffref.sequences.inputs import _from_stac, list_files, natural_key
 from tiffref.zarr import ZarrTiffStore
 
 
@@ -133,7 +133,13 @@ BANDS = {
         "bands": [{"name": "a", "raster:scale": 0.5, "raster:offset": -1, "nodata": 0, "unit": "m"}]
     },
     "of the asset": {"raster:scale": 0.5, "raster:offset": -1, "nodata": "0", "unit": "m"},
+    "both": {
+        "raster:bands": [{"nodata": 0, "unit": "m"}],
+        "bands": [{"name": "a", "raster:scale": 0.5, "raster:offset": -1}],
+    },
+    "of the item": {},
 }
+OF_ITEM = {"raster:scale": 0.5, "raster:offset": -1, "nodata": 0, "unit": "m"}
 
 
 def stac_items(folder: Path, asset: dict, **tags: Any) -> list[dict]:
@@ -156,6 +162,8 @@ def stac_items(folder: Path, asset: dict, **tags: Any) -> list[dict]:
 @pytest.mark.parametrize("byteorder", "<>")
 def test_band_metadata_of_stac(tmp_path: Path, version: str, byteorder: str) -> None:
     items = stac_items(tmp_path, BANDS[version], byteorder=byteorder)
+    for item in items if version == "of the item" else ():
+        item["properties"] |= OF_ITEM
     (tmp_path / "items.json").write_text(
         json.dumps({"type": "FeatureCollection", "features": items})
     )
@@ -167,6 +175,40 @@ def test_band_metadata_of_stac(tmp_path: Path, version: str, byteorder: str) -> 
     first = tiffref.scan_sequence(items[:1])
     both = tiffref.append_sequence(first, items).group["image"]
     assert (both.shape, both.attributes["scale_factor"], both.fill_value) == ((2, 1, 2), 0.5, 0)
+
+
+@pytest.mark.parametrize("catalog", ["earthsearch", "sentinel"])
+@pytest.mark.parametrize("is_applied", [True, False])
+def test_offset_of_stac_that_the_file_includes(
+    tmp_path: Path, catalog: str, is_applied: bool
+) -> None:
+    """Earth Search repeats the offset of Sentinel-2 in items of files that include it."""
+    items = stac_items(tmp_path, BANDS["1.0"])
+    for item in items:
+        item["properties"][f"{catalog}:boa_offset_applied"] = is_applied
+    attributes = tiffref.scan_sequence(items).group["image"].attributes
+    packing = attributes.get("scale_factor"), attributes.get("add_offset", 0)
+    assert packing == (0.5, 0 if is_applied else -1)
+
+
+def test_addresses_of_stac_assets() -> None:
+    hrefs = [
+        "https://h/a.TIF?sig=S",
+        "b",
+        "../10:20.tiff",
+        "/d.tif",
+        "https://h/e.tif;jsessionid=S",
+    ]
+    assets = {str(n): {"href": href} for n, href in enumerate([*hrefs, "https://h/c?name=c.tif"])}
+    assets["1"]["type"] = "image/GeoTIFF"
+    item = {"properties": {"datetime": "2024-01-01"}, "assets": assets}
+    for folder, parent, root in (
+        ("https://host/x/y", "https://host/x", "https://host"),
+        ("s3://bucket/x/y", "s3://bucket/x", "s3://bucket"),
+        ("/data/y", "/data/y/..", ""),
+    ):
+        urls = [hrefs[0], f"{folder}/b", f"{parent}/10:20.tiff", f"{root}/d.tif", hrefs[4]]
+        assert _from_stac([(item, folder)], None).urls == urls
 
 
 @pytest.mark.parametrize("as_list", [False, True])

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 from ..errors import (
     MetadataWarning,
@@ -143,7 +144,7 @@ def _list(
         return _from_stac([(item, "") for item in items], assets)
     names = [_address(item) for item in items]
     urls = [url for name in names for url in _list_member(name, storage_options)]
-    if urls and all(_READERS.get(Path(url).suffix.lower()) is _read_items for url in urls):
+    if urls and all(_ending(url) in _ITEMS for url in urls):
         features = [_load_items(url, storage_options) for url in urls]
         return _from_stac([feature for some in features for feature in some], assets)
     return FileList(urls)
@@ -181,29 +182,29 @@ def _address(item: Any) -> str:
 def _list_name(
     name: str, assets: Sequence[str] | None, storage_options: Mapping[str, Any] | None
 ) -> FileList:
-    read = _READERS.get(Path(name).suffix.lower())
-    if read is not None and not is_pattern(name):
-        return read(name, assets, storage_options)
-    if os.path.isdir(name):  # noqa: PTH112 - false also for names that no file can have
-        raise directory_error(name)
     if not is_pattern(name):
-        if "{" in name and not os.path.lexists(name):
-            parse_pattern(name)  # raises for unmatched braces
-        return FileList([name])
-    if has_fields(name):
+        if _ending(name) in _READERS:
+            return _READERS[_ending(name)](name, storage_options)
+        if os.path.isdir(name):  # noqa: PTH112 - false also for names that no file can have
+            raise directory_error(name)
+        if _ending(name) not in _ITEMS:
+            if "{" in name and not os.path.lexists(name):
+                parse_pattern(name)  # raises for unmatched braces
+            return FileList([name])
+    elif has_fields(name):
         # without the folders before the first field, so that files may be moved
         start = name.rfind("/", 0, name.index("{")) + 1
         return FileList(_expand(to_glob(name), storage_options), pattern=name[start:])
     return _list([name], assets, storage_options)
 
 
-def _read_list(name: str, assets: Any, storage_options: Any) -> FileList:
+def _read_list(name: str, storage_options: Any) -> FileList:
     """Read a path or URL from each line; relative ones are relative to the list."""
     lines = [line.strip() for line in _read_text(name, storage_options).splitlines()]
     return FileList([_resolve(line, _folder(name)) for line in lines if line[:1] not in ("", "#")])
 
 
-def _read_csv(name: str, assets: Any, storage_options: Any) -> FileList:
+def _read_csv(name: str, storage_options: Any) -> FileList:
     delimiter = "\t" if name.lower().endswith(".tsv") else ","
     lines = _read_text(name, storage_options).splitlines()
     rows = list(csv.DictReader(lines, delimiter=delimiter))
@@ -217,16 +218,12 @@ def _read_csv(name: str, assets: Any, storage_options: Any) -> FileList:
     return _from_table(columns, _folder(name))
 
 
-def _read_parquet(name: str, assets: Any, storage_options: Any) -> FileList:
+def _read_parquet(name: str, storage_options: Any) -> FileList:
     import_pyarrow(what="a Parquet table needs pyarrow", url=name)
     data = fetch_text(name, storage_options, "cannot be read")
     with typed_errors(name):  # ArrowInvalid is a ValueError
         table = read_table(data)
     return _from_table(table.to_pydict(), _folder(name))
-
-
-def _read_items(name: str, assets: Sequence[str] | None, storage_options: Any) -> FileList:
-    return _from_stac(_load_items(name, storage_options), assets)
 
 
 def _load_items(name: str, storage_options: Any) -> list[tuple[Any, str]]:
@@ -249,13 +246,14 @@ def _features(document: Mapping[str, Any], folder: str = "") -> list[tuple[Any, 
     return [(item, folder) for item in document.get("features", [document])]
 
 
-_READERS: Mapping[str, Callable[[str, Any, Any], FileList]] = {
+_READERS: Mapping[str, Callable[[str, Any], FileList]] = {
     ".csv": _read_csv, ".tsv": _read_csv,
     ".txt": _read_list, ".lst": _read_list, ".list": _read_list,
     ".parquet": _read_parquet, ".pq": _read_parquet, ".geoparquet": _read_parquet,
-    ".json": _read_items, ".geojson": _read_items,
 }  # fmt: skip
-"""Extension of a file that lists others -> its reader."""
+"""Extension of a table -> its reader."""
+_ITEMS = (".json", ".geojson")
+"""Extensions of files with STAC items."""
 
 
 def _read_text(name: str, storage_options: Mapping[str, Any] | None) -> str:
@@ -296,13 +294,27 @@ def _from_table(columns: Mapping[str, Sequence[Any]], folder: str) -> FileList:
     return FileList(urls, {str(k): list(v) for k, v in columns.items() if k != key})
 
 
-def _folder(name: str) -> str:
-    return name.rpartition("/")[0]
+def _path(url: str) -> str:
+    return re.split("[?;#]", url, maxsplit=1)[0] if url.startswith("http") else url
+
+
+def _folder(url: str) -> str:
+    return _path(url).rpartition("/")[0]
+
+
+def _ending(url: str) -> str:
+    return Path(_path(url)).suffix.lower()
 
 
 def _resolve(url: str, folder: str) -> str:
-    is_full = "://" in url or Path(url).is_absolute()
-    return url if is_full or not folder else f"{folder}/{url.removeprefix('./')}"
+    """Return an address that may be relative to the folder of the list or item that has it."""
+    scheme, is_remote, place = folder.partition("://")
+    if "://" in url or not folder or (Path(url).is_absolute() and not is_remote):
+        return url
+    if is_remote:  # "./" as a colon could otherwise end a scheme
+        relative = url if url.startswith("/") else f"./{url}"
+        return scheme + urljoin(f"http://{place}/", relative).removeprefix("http")
+    return f"{folder}/{url.removeprefix('./')}"
 
 
 def _from_stac(items: Iterable[tuple[Any, str]], assets: Sequence[str] | None) -> FileList:
@@ -314,9 +326,10 @@ def _from_stac(items: Iterable[tuple[Any, str]], assets: Sequence[str] | None) -
             properties = document.get("properties") or {}
             moment = properties.get("datetime") or properties.get("start_datetime")
             rows += [
-                (_resolve(asset["href"], folder), moment, key, _read_bands(asset))
+                (url, moment, key, _read_bands(properties, asset))
                 for key, asset in document.get("assets", {}).items()
-                if (key in assets if assets is not None else _is_tiff_asset(asset))
+                for url in [_resolve(asset["href"], folder)]
+                if (key in assets if assets is not None else _is_tiff_asset(asset, url))
             ]
         except (AttributeError, LookupError, TypeError) as error:
             raise SourceError(
@@ -329,24 +342,29 @@ def _from_stac(items: Iterable[tuple[Any, str]], assets: Sequence[str] | None) -
     return FileList(urls, columns, bands=bands if any(bands) else ())
 
 
-def _read_bands(asset: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _read_bands(properties: Mapping[str, Any], asset: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return scale, offset, nodata and unit of the bands of an asset.
 
-    STAC 1.0 has them in `raster:bands`, 1.1 in `bands` or, for all bands, in the asset itself.
+    STAC 1.0 has them in `raster:bands`, 1.1 in `bands` or, for all bands, in the asset or the item.
     """
-    bands = []
-    for band in asset.get("raster:bands") or asset.get("bands") or [{}]:
-        both = {**asset, **band}
-        values = {
-            name: both.get(f"raster:{name}", band.get(name)) for name in ("scale", "offset")
-        } | {name: both.get(name) for name in ("nodata", "unit")}
+    given = {**properties, **asset}
+    # items of Sentinel-2 in Earth Search repeat an offset that is in their pixels already
+    is_shifted = any(given[name] is True for name in given if name.endswith("boa_offset_applied"))
+    lists = [given.get(name) or [{}] for name in ("bands", "raster:bands")]
+    n_bands, bands = max(map(len, lists)), []
+    for parts in zip(*(some * n_bands if len(some) == 1 else some for some in lists), strict=False):
+        band = parts[0] | parts[1]
+        both = given | band
+        values = {name: both.get(f"raster:{name}", band.get(name)) for name in ("scale", "offset")}
+        values |= {name: both.get(name) for name in ("nodata", "unit")}
+        values |= {"offset": None} if is_shifted else {}
         bands.append({name: value for name, value in values.items() if value is not None})
     return bands if any(bands) else []
 
 
-def _is_tiff_asset(asset: Mapping[str, Any]) -> bool:
-    kind = str(asset.get("type") or "")
-    is_tiff = "tiff" in kind or (not kind and asset["href"].lower().endswith((".tif", ".tiff")))
+def _is_tiff_asset(asset: Mapping[str, Any], url: str) -> bool:
+    kind = str(asset.get("type") or "").lower()
+    is_tiff = "tiff" in kind or (not kind and _ending(url) in _ENDINGS)
     return is_tiff and not {"thumbnail", "overview"} & set(asset.get("roles") or ())
 
 

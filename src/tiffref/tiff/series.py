@@ -616,13 +616,12 @@ def _list_shaped_below(pages: Pages, rows: range, listing: Listing, seen: set[in
 
 def _add_shaped(pages: Pages, index: int, found: Shaped, n_pages: int, listing: Listing) -> int:
     """Add the series whose first image is at `index`; return how many IFDs it uses."""
-    is_run = n_pages > 1 and _is_shaped_run(pages, index, found, n_pages)
+    is_huge = n_pages - MAX_PLANES > pages.reader.size
+    is_run = is_huge or _is_shaped_run(pages, index, found, n_pages)
     n_there = 1 if is_run else min(n_pages, len(pages) - index)
-    rows = [*range(index, index + n_there)]
     if not is_run and n_there < n_pages:
         what = "the file has fewer pages than tifffile wrote"
         listing.miss(what, f"{n_there} pages", f"{n_pages}", pages.reader.url)
-        rows += [-1] * (n_pages - n_there)
     elif _is_alone(pages, index) and (n_room := planes_with_room(pages, index)) > n_pages:
         room = f"the file has room for {n_room} planes"
         listing.defects.append(f"{room}, but tifffile's shape has {n_pages}")
@@ -634,7 +633,9 @@ def _add_shaped(pages: Pages, index: int, found: Shaped, n_pages: int, listing: 
         if n_pages > 1:
             page_shape, page_axes = (n_pages, *page_shape), f"Q{page_axes}"
         axes = _reshaped_axes(page_axes, page_shape, found.shape)
-    level = Level((pages,), np.array(rows), found.shape, axes, is_squeezed=False)
+    rows = np.arange(index, index + (1 if is_run else n_pages))
+    rows[n_there:] = -1
+    level = Level((pages,), rows, found.shape, axes, is_squeezed=False)
     level = planes_of_run(level) if is_run else level
     listing.series.append(Series("shaped", [level], found.name))
     return n_there
@@ -649,7 +650,7 @@ def _is_alone(pages: Pages, index: int) -> bool:
 
 def _is_shaped_run(pages: Pages, index: int, found: Shaped, n_pages: int) -> bool:
     """Return whether the planes are contiguous and described by the first IFD."""
-    if not is_final(pages, index):
+    if n_pages < 2 or not is_final(pages, index):
         return False
     end = pages.columns.first_offset(index) + n_pages * pages.facts(index).n_bytes
     if run_limit(pages, index) < min(end, pages.reader.size):
