@@ -399,10 +399,10 @@ class References:
                 "address for it",
                 hint="Scan its path or URL, or read it through ZarrTiffStore, which needs none.",
             )
+        warn_about_chains(addresses)
         rename = None if url is None else plan_prefix(url, addresses)
         if url is None:
             warn_about_signatures(addresses, is_kept=keep_signature)
-            warn_about_chains(addresses)
             rename = to_full_url if keep_signature else None
             if isinstance(target, str | os.PathLike):
                 check_new_location(addresses, self.allow, os.fspath(target))

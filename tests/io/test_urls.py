@@ -47,6 +47,18 @@ def test_relative_paths_become_absolute(tmp_path, monkeypatch) -> None:
         ("s3://b", ["http://h/x/a%20b.tif?sig=S"], ["s3://b/a b.tif"]),
         ("s3://b", ["s3://c/a%20b.tif"], ["s3://b/a%20b.tif"]),
         ("s3://b", ["http://h/x/a.tif", "http://h/x/b.tif"], ["s3://b/a.tif", "s3://b/b.tif"]),
+        (
+            "https://h/y",
+            ["zip://d/a b.tif::http://h/x/1%20.zip?sig=S", "zip://d/c?.tif::http://h/x/2.zip"],
+            ["zip://d/a b.tif::https://h/y/1%20.zip", "zip://d/c?.tif::https://h/y/2.zip"],
+        ),
+        ("s3://b", ["zip://a.tif::/d/1.zip"], ["zip://a.tif::s3://b/1.zip"]),
+        (
+            "",
+            ["zip://a.tif::s3://b/1.zip", "zip://b.tif::s3://b/1.zip"],
+            ["zip://a.tif::1.zip", "zip://b.tif::1.zip"],
+        ),
+        ("s3://b", ["/d/a::b.tif"], ["s3://b/a::b.tif"]),
     ],
 )
 def test_prefix(prefix: str, urls: list[str], expected: list[str]) -> None:

@@ -48,6 +48,34 @@ def test_globs_in_chains_keep_the_chain(before: str, after: str, archive: Path) 
     assert stack[:, 0, 0].tolist() == list(range(11))
 
 
+@pytest.mark.parametrize(
+    ("name", "zarr_format"), [("refs.json", 2), ("refs.json", 3), ("refs.parq", 2)]
+)
+def test_an_archive_that_is_published_elsewhere(name: str, zarr_format: Any, archive: Path) -> None:
+    """The names inside the archive stay: the bytes of the archive itself are no pixels."""
+    stack = tiffref.scan_sequence(f"zip://t*.tif::{archive}")
+    folder = archive.parent / "new"
+    folder.mkdir()
+    with pytest.warns(MetadataWarning, match="is inside another file"):
+        stack.write_fsspec(name, url=f"file://{folder}", zarr_format=zarr_format)
+    archive.rename(folder / "a.zip")
+    with ZarrTiffStore(name, allow="*") as store:
+        assert store[:, 0, 0].tolist() == list(range(11))
+
+
+@pytest.mark.parametrize("pattern", ["t1.tif", "t*.tif"])
+def test_a_catalog_of_an_archive_that_is_published_elsewhere(pattern: str, archive: Path) -> None:
+    pytest.importorskip("pyarrow")
+    tiffref.catalog.build(f"zip://{pattern}::{archive}", "c", url_prefix="s3://bucket")
+    documents = [*Path("c/references").rglob("*.json")]
+    assert len(documents) == (1 if pattern == "t1.tif" else 11)
+    for path in documents:
+        ((name, *_),) = [
+            v for v in json.loads(path.read_text())["refs"].values() if type(v) is list
+        ]
+        assert name == f"zip://{path.name.partition('%3A')[0]}::s3://bucket/a.zip"
+
+
 def test_patterns_in_chains_find_files_and_name_places(archive: Path) -> None:
     stack = tiffref.scan_sequence(f"zip://t{{time:d}}.tif::{archive}")
     assert stack.group["image"].dims == ("time", "y", "x")

@@ -26,7 +26,7 @@ from typing import Any, TextIO
 from ..errors import CatalogError, SelectionError, check_arguments, checked, requires_extra
 from ..formats.summary import count, format_bytes
 from ..io.atomic import write_atomic
-from ..io.urls import check_address, has_scheme, local_path, shared_folder, to_document_url
+from ..io.urls import check_address, has_scheme, local_path, shared_folder
 from ..sequences.inputs import find_files, natural_key, read_fields, read_plain
 from ..sequences.stack import SequenceOptions, scan_sequence
 from ..tiff.scan import ScanOptions, scan
@@ -43,6 +43,7 @@ from .worker import (
     failed_row,
     make_jobs,
     run_jobs,
+    split_address,
 )
 
 _PLAN = f"{STATE}/plan.json"
@@ -521,7 +522,7 @@ def build(
     fields = read_fields(inputs, pattern, read=read_plain)
     pattern = pattern or inputs.pattern
     plan: dict[str, Any] = {
-        "root": shared_folder([to_document_url(url) for url in inputs.urls]),
+        "root": shared_folder([split_address(url)[1] for url in inputs.urls]),
         "format": format if more.per_file else "none",
         "prefix": url_prefix and url_prefix.removesuffix("/") + "/",
         "scan": dict(more.scan_options or {}),

@@ -43,7 +43,7 @@ from ..errors import (
 from ..io.allow import is_local
 from ..io.http import RETRIED_STATUSES
 from ..io.remote import open_source
-from ..io.urls import to_document_url, to_full_url, warn_about_signatures
+from ..io.urls import split_chain, to_document_url, to_full_url, warn_about_signatures
 from ..metadata.cf import parse_date, read_time_coordinate
 from ..metadata.gdal import with_bands
 from ..metadata.report import Report
@@ -111,15 +111,17 @@ class Settings:
         """Return the address of a file to write in documents."""
         if self.prefix is None and self.keep_signature:
             return to_full_url(url)
-        address = _address(url)
-        if self.prefix is None or not address.startswith(self.root):
-            return address
-        return self.prefix + address[len(self.root) :]
+        inner, address = split_address(url)
+        if self.prefix is not None and address.startswith(self.root):
+            address = self.prefix + address[len(self.root) :]
+        return inner + address
 
 
-def _address(url: str) -> str:
+def split_address(url: str) -> tuple[str, str]:
+    """Split the address of a file in documents, as `split_chain`."""
     # paths of jobs are absolute, so that this needs no slow look-up of the working directory
-    return f"file://{url}" if url.startswith("/") else to_document_url(url)
+    is_path = url.startswith("/")
+    return ("", f"file://{url}") if is_path else split_chain(to_document_url(url))
 
 
 def make_jobs(
@@ -167,11 +169,11 @@ def reference_path(url: str, root: str, suffix: str) -> str:
     >>> reference_path("s3://other/x.tif", "file:///data/", ".json")
     'references/_elsewhere/s3/other/x.tif.json'
     """
-    address = _address(url)
+    inner, address = split_address(url)
     if root and address.startswith(root):
-        name = address[len(root) :]
+        name = inner + address[len(root) :]
     else:
-        name = "_elsewhere/" + address.replace("://", "/", 1)
+        name = "_elsewhere/" + f"{inner}{address}".replace("://", "/", 1)
     parts = [_safe(part) for part in name.split("/") if part]
     parts[-1] = _shorten(parts[-1]) + suffix
     return "/".join(["references", *map(_shorten, parts[:-1]), parts[-1]])

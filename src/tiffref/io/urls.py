@@ -112,9 +112,7 @@ def _without_caches(url: str) -> str:
 
 def warn_about_chains(urls: Iterable[str]) -> None:
     """Warn if sources are inside archives, which readers of kerchunk documents cannot open."""
-    addresses = [to_document_url(url) for url in urls if "::" in url]
-    # "::" may also be part of the name of a local file
-    chained = [url for url in addresses if "::" in url and not url.startswith("file://")]
+    chained = [url for url in map(to_document_url, urls) if split_chain(url)[0]]
     if chained:
         what = "is inside another file: engine='kerchunk' and other readers of kerchunk documents"
         hint = "cannot open it; engine='tiffref' and ZarrTiffStore can"
@@ -163,19 +161,19 @@ def plan_prefix(prefix: str, urls: Iterable[str]) -> Callable[[str], str]:
     hint = spelling_hint(f"{prefix.rstrip('/')}/") if is_plain else None
     if hint:
         raise SelectionError("not a URL", url=prefix, hint=hint)
-    sources = list(urls)
-    addresses = [_without_query(to_document_url(url)) for url in sources]
-    if len(set(addresses)) < len({to_document_url(url) for url in sources}):
+    chains = {split_chain(to_document_url(url)) for url in urls}
+    addresses = sorted({inner + _without_query(outer) for inner, outer in chains})
+    if len(addresses) < len(chains):
         raise ManifestMismatch(
             "sources differ only in their query (after '?'), and would get the same URL",
-            got=", ".join(sorted(set(addresses))[:3]),
+            got=", ".join(addresses[:3]),
             hint="Write the references without url=.",
         )
-    folder = shared_folder(addresses)
+    folder = shared_folder([split_chain(address)[1] for address in addresses])
     if addresses and not folder:
         raise ManifestMismatch(
             "the sources have no common folder that a URL prefix could replace",
-            got=", ".join(sorted(addresses)[:3]),
+            got=", ".join(addresses[:3]),
             expected="sources below one folder",
             hint="Write the references without url=. Then change them with `tiffref rewrite`.",
         )
@@ -186,9 +184,9 @@ def plan_prefix(prefix: str, urls: Iterable[str]) -> Callable[[str], str]:
     encode = quote if _is_web(prefix) else str
 
     def rename(url: str) -> str:
-        address = to_document_url(url)
-        name = _without_query(address)[len(folder) :]
-        return prefix + encode(unquote(name) if _is_web(address) else name)
+        inner, outer = split_chain(to_document_url(url))
+        name = _without_query(outer)[len(folder) :]
+        return inner + prefix + encode(unquote(name) if _is_web(outer) else name)
 
     return rename
 
@@ -200,6 +198,19 @@ def _is_web(url: str) -> bool:
 def _without_query(url: str) -> str:
     """Return an http URL without its query; elsewhere, "?" may be part of the name."""
     return url.partition("?")[0].partition("#")[0] if _is_web(url) else url
+
+
+def split_chain(url: str) -> tuple[str, str]:
+    """Split the URL of a file inside another one: the start, and the URL of the outer file.
+
+    Examples
+    --------
+    >>> split_chain("zip://a.tif::s3://bucket/b.zip"), split_chain("file:///a::b.tif")
+    (('zip://a.tif::', 's3://bucket/b.zip'), ('', 'file:///a::b.tif'))
+    """
+    # "::" may also be part of the name of a local file
+    inner, mark, outer = ("", "", url) if url.startswith("file://") else url.rpartition("::")
+    return inner + mark, outer
 
 
 def split_host(url: str) -> tuple[str, str]:
