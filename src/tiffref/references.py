@@ -391,7 +391,11 @@ class References:
         target: Any = None,
     ) -> dict[str, Any]:
         """Return the group to write, and the options of `plan_document`; templates if wanted."""
-        shown, path = self.laid_out(zarr_format), _check_groupname(groupname)
+        shown, path = self.laid_out(zarr_format), (groupname or "").strip("/")
+        if path and is_bad_key(path):
+            raise SelectionError(
+                "not a groupname", got=repr(groupname), expected="names joined by '/'"
+            )
         addresses = list(shown.group.sources())
         if [address for address in addresses if address.startswith(OBJECT_SCHEME)]:
             raise ManifestMismatch(
@@ -406,8 +410,11 @@ class References:
             rename = to_full_url if keep_signature else None
             if isinstance(target, str | os.PathLike):
                 check_new_location(addresses, self.allow, os.fspath(target))
+        group = shown.group
+        for part in reversed(path.split("/") if path else ()):
+            group = Group({part: group})
         options = {
-            "group": _nest(shown.group, path), "zarr_format": zarr_format, "rename": rename,
+            "group": group, "zarr_format": zarr_format, "rename": rename,
             "series": move_series(shown.series, path), "is_sealed": self.allow is None,
         }  # fmt: skip
         if templatename:
@@ -486,20 +493,6 @@ def _read(
         folder = [] if location is None else [location_prefix(location)]
         allow = [*folder, *allowed_by_environment()]
     return open_document(references, allow=allow), parsed
-
-
-def _check_groupname(name: str | None) -> str:
-    """Return the path of a group; "" is the root."""
-    path = (name or "").strip("/")
-    if path and is_bad_key(path):
-        raise SelectionError("not a groupname", got=repr(name), expected="names joined by '/'")
-    return path
-
-
-def _nest(group: Group, path: str) -> Group:
-    for part in reversed(path.split("/") if path else ()):
-        group = Group({part: group})
-    return group
 
 
 def move_series(series: Sequence[Mapping[str, Any]], prefix: str) -> list[Mapping[str, Any]]:

@@ -389,8 +389,16 @@ def validate(
     if references is None:
         return report
     _check_arrays(references, report)
-    if _check_allowed(references, allow, report) or not (sources or pixels):
-        return report
+    if allow is not None:
+        allowed = AllowList(allow)
+        outside = [source.url for source in references.sources if not allowed.permits(source.url)]
+        if outside:
+            what, n_more = (
+                "a source is outside the allowed addresses; none was opened",
+                len(outside) - 1,
+            )
+            report.add("not-allowed", what, got=outside[0], expected=allowed.listed, n_more=n_more)
+            return report
     with contextlib.closing(Fetcher(source_options, verify="never")) as fetch:
         if sources:
             _check_sources(references, fetch, report)
@@ -516,22 +524,6 @@ def _is_plain(array: Array) -> bool:
 # ---- sources
 
 
-def _check_allowed(
-    references: References, allow: str | Sequence[str] | None, report: Report
-) -> bool:
-    """Report sources outside the allowed addresses; return whether there are any."""
-    if allow is None:
-        return False
-    allowed = AllowList(allow)
-    outside = [source.url for source in references.sources if not allowed.permits(source.url)]
-    if outside:
-        what = "a source is outside the allowed addresses; none was opened"
-        report.add(
-            "not-allowed", what, got=outside[0], expected=allowed.listed, n_more=len(outside) - 1
-        )
-    return bool(outside)
-
-
 def _check_sources(references: References, fetch: Fetcher, report: Report) -> None:
     ends = _find_ends(references)
     sources = references.sources
@@ -589,33 +581,24 @@ def _check_pixels(
         n_chunks = array.manifest.n_chunks
         n_wanted = n_chunks if pixels == "all" else min(pixels, n_chunks)
         wanted = np.unique(np.linspace(0, n_chunks - 1, n_wanted).astype(np.int64)).tolist()
-        decoder = _find_decoder(references, path, array, fetch.storage_options)
-        with contextlib.closing(decoder):
-            _check_chunks(path, array, wanted, decoder, fetch, report)
-
-
-def _check_chunks(
-    path: str,
-    array: Array,
-    wanted: Sequence[int],
-    decoder: ReferenceDecoder,
-    fetch: Fetcher,
-    report: Report,
-) -> None:
-    unknown: list[str] = []
-    for flat in wanted:
-        expected = decoder.chunk(tuple(int(n) for n in np.unravel_index(flat, array.grid)))
-        if isinstance(expected, str):
-            unknown.append(expected)
-            expected = None
-        if finding := _check_chunk(path, array, flat, expected, fetch):
-            finding = _explain(finding, array, flat, fetch)
-            report.findings += [finding] if finding not in report.findings else []
-            return
-        report.n_chunks_compared += expected is not None
-    if unknown:
-        what, n_more = f"not compared, only decoded: {unknown[0]}", len(unknown) - 1
-        report.add("not-compared", what, key=path, severity="warning", n_more=n_more)
+        unknown: list[str] = []
+        with contextlib.closing(
+            _find_decoder(references, path, array, fetch.storage_options)
+        ) as decoder:
+            for flat in wanted:
+                expected = decoder.chunk(tuple(int(n) for n in np.unravel_index(flat, array.grid)))
+                if isinstance(expected, str):
+                    unknown.append(expected)
+                    expected = None
+                if finding := _check_chunk(path, array, flat, expected, fetch):
+                    finding = _explain(finding, array, flat, fetch)
+                    report.findings += [finding] if finding not in report.findings else []
+                    break
+                report.n_chunks_compared += expected is not None
+            else:
+                if unknown:
+                    what, n_more = f"not compared, only decoded: {unknown[0]}", len(unknown) - 1
+                    report.add("not-compared", what, key=path, severity="warning", n_more=n_more)
 
 
 def _check_chunk(

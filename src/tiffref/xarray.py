@@ -112,23 +112,14 @@ class EngineOptions:
     verify: str = "first"
     allow: str | Sequence[str] | None = None
 
-    @property
-    def bands(self) -> str:
-        """Position of bands: "first", "before rows" (if georeferenced), or "as stored"."""
-        if self.band_first is None:
-            return "before rows" if self.axes is None else "as stored"
-        return "first" if self.band_first else "as stored"
-
-
-_OPTIONS = dict.fromkeys(option.name for option in fields(EngineOptions)).keys()
-
 
 class TiffrefBackendEntrypoint(BackendEntrypoint):
     """Opens TIFF files and references as xarray datasets."""
 
     description = "Open TIFF files, local or remote, and kerchunk references to them"
     open_dataset_parameters = (
-        *("filename_or_obj", "drop_variables", "group", *_DECODERS, *_OPTIONS),
+        *("filename_or_obj", "drop_variables", "group", *_DECODERS),
+        *(option.name for option in fields(EngineOptions)),
     )
     supports_groups = True
 
@@ -351,7 +342,7 @@ def _variable(array: Array, fetch: Fetcher, engine_options: EngineOptions) -> xr
     attributes = plain_attributes(array.attributes)
     if array.fill_value is not None:
         attributes["_FillValue"] = np.asarray(array.fill_value, array.dtype)[()]
-    order = _order(array, engine_options.bands)
+    order = _order(array, engine_options)
     data = indexing.LazilyIndexedArray(_LazyArray(array, fetch, tuple(order)))
     # no codecs in the encoding, so that other stores use their own when writing
     dims = tuple(array.dims[axis] for axis in order)
@@ -361,11 +352,12 @@ def _variable(array: Array, fetch: Fetcher, engine_options: EngineOptions) -> xr
     return xr.Variable(dims, data, attributes, {"preferred_chunks": chunks})
 
 
-def _order(array: Array, bands: str) -> list[int]:
+def _order(array: Array, options: EngineOptions) -> list[int]:
     order = list(range(len(array.dims)))
-    if bands == "first":
+    is_placed = BAND in array.dims and "grid_mapping" in array.attributes
+    if options.band_first:
         order.sort(key=lambda axis: array.dims[axis] != BAND)
-    elif bands == "before rows" and BAND in array.dims and "grid_mapping" in array.attributes:
+    elif options.band_first is None and options.axes is None and is_placed:
         order.remove(band := array.dims.index(BAND))
         rows = next((n for n, axis in enumerate(order) if array.dims[axis].startswith("y")), band)
         order.insert(min(rows, band), band)
@@ -477,8 +469,6 @@ def plain_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
 def _is_nested(value: Any) -> bool:
     if not isinstance(value, list | tuple):
         return False
-    is_text = {isinstance(item, str) for item in value}
-    has_other = any(
-        not isinstance(item, str | int | float) or isinstance(item, bool) for item in value
-    )
-    return has_other or len(is_text) > 1 or not value
+    is_text = all(isinstance(item, str) for item in value)
+    is_numeric = all(isinstance(n, int | float) and not isinstance(n, bool) for n in value)
+    return not value or not (is_text or is_numeric)

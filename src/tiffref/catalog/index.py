@@ -513,24 +513,10 @@ def read_catalog_file(
     return read_file(fs, f"{root}/{name}")
 
 
-def read_index(
-    folder: str, storage_options: Mapping[str, Any] | None = None
-) -> tuple[Any, Callable[[], bool]]:
-    """Read the index of a catalog.
-
-    Returns
-    -------
-    table, is_own
-        A pyarrow table, and a function that returns whether this user built the catalog.
-    """
-    import_pyarrow()
-    data = read_catalog_file(folder, INDEX, storage_options)
-
-    def is_own() -> bool:
-        try:
-            seal = read_catalog_file(folder, INDEX_SEAL, storage_options)
-        except client_errors():
-            return False
-        return is_own_seal(seal.decode("latin-1"), _index_digest(data))
-
-    return parquet.read_table(data), is_own
+def is_own_index(folder: str, data: bytes, storage_options: Mapping[str, Any] | None) -> bool:
+    """Return whether this user built the catalog whose index has these bytes."""
+    try:
+        seal = read_catalog_file(folder, INDEX_SEAL, storage_options)
+    except client_errors():
+        return False
+    return is_own_seal(seal.decode("latin-1"), _index_digest(data))

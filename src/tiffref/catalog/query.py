@@ -26,6 +26,7 @@ from ..errors import (
     safe_cause,
     unreadable,
 )
+from ..formats.parquet import read_table
 from ..formats.summary import count, html_table
 from ..io.allow import AllowList, allowed_by_environment
 from ..io.clients import client_errors, typed_errors
@@ -34,7 +35,7 @@ from ..metadata.cf import parse_date
 from ..references import References
 from ..sequences.stack import scan_sequence
 from ..signatures import redact
-from .index import INDEX, TIME_FIELDS, import_pyarrow, read_catalog_file, read_index
+from .index import INDEX, TIME_FIELDS, import_pyarrow, is_own_index, read_catalog_file
 
 if TYPE_CHECKING:
     import pyarrow
@@ -78,7 +79,8 @@ def open_catalog(
     folder = text.removesuffix(f"/{INDEX}") if text.endswith(INDEX) else text
     pa = import_pyarrow()
     try:
-        table, is_own = read_index(folder, storage_options)
+        data = read_catalog_file(folder, INDEX, storage_options)
+        table = read_table(data)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MissingSource(
             "no catalog found", url=os.fspath(path), expected=f"a folder with {INDEX}",
@@ -97,7 +99,7 @@ def open_catalog(
         raise InvalidReferences(
             "not a catalog: its index lacks columns", url=folder, got=f"no {', '.join(missing)}"
         )
-    if allow is None and not is_own():
+    if allow is None and not is_own_index(folder, data, storage_options):
         allow = [f"{folder or '.'}/", *allowed_by_environment()]
     trusted = (allow,) if isinstance(allow, str) else allow
     return Catalog(folder, table, storage_options, None if trusted is None else tuple(trusted))

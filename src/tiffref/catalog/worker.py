@@ -379,7 +379,13 @@ def _scan(job: Job, settings: Settings) -> dict[str, Any] | None:
         if _is_unchanged(job, opened.source) and [*sidecars, *members] == [*job.sidecars]:
             return None
         with collect_warnings() as warnings:
-            references = _add_band_metadata(scan(opened, **settings.scan), job)
+            references = scan(opened, **settings.scan)
+            if job.bands:
+                report = Report(job.url)
+                group = references.group.map_arrays(
+                    lambda _, array: with_bands(array, job.bands, report)
+                )
+                references = replace(references, group=group)
             if warnings.truncation and not settings.scan.get("allow_holes"):
                 raise MalformedTiff(warnings.truncation)  # "ok" means complete
             written = {}
@@ -410,17 +416,6 @@ def write_references(references: References, path: str, settings: Settings) -> t
         result = checksum(staged)
     assert result is not None
     return result
-
-
-def _add_band_metadata(references: References, job: Job) -> References:
-    if not job.bands:
-        return references
-    report = Report(job.url)
-    children = {
-        name: with_bands(child, job.bands, report) if isinstance(child, Array) else child
-        for name, child in references.group.children.items()
-    }
-    return replace(references, group=references.group.with_children(children))
 
 
 def _is_unchanged(job: Job, now: Source) -> bool:

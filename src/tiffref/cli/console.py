@@ -122,7 +122,9 @@ def progress(message: str) -> Iterator[Callable[[int, int], None] | None]:
 
 def print_json(value: Any) -> None:
     """Write one JSON document to standard output."""
-    text = json.dumps(_encode_numbers(value), indent=2, ensure_ascii=False, default=str)
+    # NaN and infinities, which JSON lacks, become strings, as in Zarr
+    plain = json.loads(json.dumps(value, default=str), parse_constant=str)
+    text = json.dumps(plain, indent=2, ensure_ascii=False)
     # JSON allows these unescaped, but terminals interpret them
     print(_TERMINAL_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
@@ -138,19 +140,6 @@ def show_result(arguments: argparse.Namespace, facts: Mapping[str, Any], *lines:
     would = "would write " if arguments.dry_run else ""
     for line in lines:
         say(f"{would}{line}")
-
-
-def _encode_numbers(value: Any) -> Any:
-    """Replace numbers that JSON lacks by strings, as in Zarr: "NaN", "Infinity", "-Infinity"."""
-    if isinstance(value, dict):
-        return {name: _encode_numbers(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_encode_numbers(item) for item in value]
-    if isinstance(value, float):
-        from ..model.codec import encode_float
-
-        return encode_float(value)
-    return value
 
 
 class OneOrMany(argparse.Action):

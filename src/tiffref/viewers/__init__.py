@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingExtra, install_hint
+from ..errors import requires_extra
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -84,19 +84,16 @@ def spacing(level: xr.DataArray, dim: str) -> tuple[float, float, str] | None:
 def _open_groups(
     references: References, storage_options: Mapping[str, Any] | None
 ) -> dict[str, xr.Dataset]:
-    try:
+    with requires_extra("xarray", "images for viewers need xarray and dask"):
         import xarray as xr
 
-        return xr.open_groups(
+        return xr.open_groups(  # which imports dask because of chunks=
             references,  # type: ignore[arg-type]  # accepted by our engine
             engine="tiffref",
             chunks={},
             mask_and_scale=False,
             storage_options=storage_options,
         )
-    except ImportError as error:  # xarray, or dask because of chunks=
-        what = "images for viewers need xarray and dask"
-        raise MissingExtra(what, hint=install_hint("xarray")) from error
 
 
 def _variable(groups: Mapping[str, xr.Dataset], path: str) -> xr.DataArray:
