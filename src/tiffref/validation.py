@@ -393,11 +393,9 @@ def validate(
         allowed = AllowList(allow)
         outside = [source.url for source in references.sources if not allowed.permits(source.url)]
         if outside:
-            what, n_more = (
-                "a source is outside the allowed addresses; none was opened",
-                len(outside) - 1,
-            )
-            report.add("not-allowed", what, got=outside[0], expected=allowed.listed, n_more=n_more)
+            fields = {"got": outside[0], "expected": allowed.listed, "n_more": len(outside) - 1}
+            what = "a source is outside the allowed addresses; none was opened"
+            report.add("not-allowed", what, **fields)
             return report
     with contextlib.closing(Fetcher(source_options, verify="never")) as fetch:
         if sources:

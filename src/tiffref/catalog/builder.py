@@ -255,7 +255,7 @@ class _BuildRun:
 
     journal: Journal
     settings: Settings
-    progress: BuildProgress | None
+    show: Callable[[Counts], None]
     fail_fast: bool
     counts: Counts
     is_shared: bool = False
@@ -325,11 +325,6 @@ class _BuildRun:
 
     def _record_failure(self, job: Job, error: BaseException) -> None:
         self._record_result([failed_row(job, error)])
-
-    def show(self, counts: Counts) -> None:
-        """Show the progress, if wanted."""
-        if self.progress is not None:
-            self.progress.update(counts)
 
     def _show_combined(self, n_sets: int, n_done: int, n_failed: int) -> None:
         self.show(Counts(n_sets, n_done, n_failed, what="combined set"))
@@ -534,7 +529,7 @@ def build(
         "format": more.stack_format,
         "options": dict(more.stack_options or {}),
     }
-    progress = BuildProgress() if more.progress is True else more.progress or None
+    progress = BuildProgress() if more.progress is True else more.progress
     with contextlib.ExitStack() as resources:
         folder, journal = resources.enter_context(target.claim(more.wait_for_lock))
         plan = _check_plan(folder, plan)
@@ -545,9 +540,10 @@ def build(
             more.keep_signature,
         )  # fmt: skip
         jobs = make_jobs(inputs, fields, settings)
-        if progress is not None:
+        if progress:
             resources.callback(progress.close)
-        run = _BuildRun(journal, settings, progress, more.fail_fast, Counts())
+        show = progress.update if progress else (lambda counts: None)
+        run = _BuildRun(journal, settings, show, more.fail_fast, Counts())
         is_remote = has_scheme(target.address) or any(has_scheme(job.url) for job in jobs[:1])
         with open_pool(more.executor, workers, more.scheduler, is_remote) as pool:
             run.scan(pool, run.select_jobs(jobs, update))

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import first_few
 from ..formats.summary import count
 from ..io.urls import directory_error, has_scheme, missing_file_error
 from . import console
@@ -181,7 +182,6 @@ def _is_same_file(output: str, image: str) -> bool:
         return False  # one of them does not exist, or is a URL
 
 
-_MAX_SHOWN = 3
 _SEQUENCE_ARGUMENTS: console.Arguments = {
     "--pattern": {
         "metavar": "P",
@@ -304,9 +304,7 @@ def _write_and_report(
     for row in summary["unreadable"]:
         console.report(f"left out: {row['reason']}", "warning")
     if summary["holes"]:
-        listed = "; ".join(summary["empty"][:_MAX_SHOWN])
-        more = "; ..." if listed and summary["holes"] > _MAX_SHOWN else ""
-        positions = f": {listed}{more}" if listed else ""
+        positions = f": {first_few(summary['empty'], '; ')}" if summary["empty"] else ""
         console.report(
             f"{count(summary['holes'], 'position')} without a file{positions}", "warning"
         )

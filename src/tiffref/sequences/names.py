@@ -387,14 +387,10 @@ def _columns(names: Sequence[str], matches: Sequence[re.Match[str]]) -> dict[str
         rows = [_unnamed_fields(match) for match in matches]
         fields = list(rows[0])
     for name, row in zip(names, rows, strict=True):
-        missing = [key for key in fields if row.get(key) is None]
-        if missing or (not first.re.groupindex and list(row) != fields):
-            raise ManifestMismatch(
-                "the name has different fields than the first one",
-                url=name,
-                got=[key for key in row if row[key] is not None],
-                expected=fields,
-            )
+        given = [key for key in row if row[key] is not None]
+        if given != fields:
+            what = "the name has different fields than the first one"
+            raise ManifestMismatch(what, url=name, got=given, expected=fields)
     return {key: [row[key] for row in rows] for key in fields}
 
 
