@@ -41,6 +41,16 @@ def test_stack_then_append(series, tmp_path, capsys, name):
     assert References.open(document).group["image"].shape == (3, 40, 48)
 
 
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_append_keeps_the_zarr_format(series, tmp_path, zarr_format):
+    document = str(tmp_path / "doc.json")
+    assert main(["stack", series, "-o", document, "--zarr-format", str(zarr_format)]) == 0
+    write(tmp_path / "S_20220601.tif", pixels(5), extratags=geo_tags(0.0, 0.0))
+    assert main(["append", document, series]) == 0
+    root = "zarr.json" if zarr_format == 3 else ".zgroup"
+    assert root in json.loads(Path(document).read_text())["refs"]
+
+
 @pytest.mark.parametrize("name", ["doc.json", "doc.parq"])
 def test_append_loses_nothing_of_another_process(series, tmp_path, capsys, monkeypatch, name):
     if name.endswith(".parq"):

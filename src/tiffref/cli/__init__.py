@@ -16,29 +16,15 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import MissingExtra, SelectionError, SourceError, TiffrefError
-from . import catalog_commands, commands, document_commands
-from .console import (
-    ACCESS,
-    INTERRUPTED,
-    INVALID,
-    OK,
-    USAGE,
-    Command,
-    Parser,
-    UsageError,
-    log_to_stderr,
-    name_options,
-    report,
-    show_warning,
-)
+from . import catalog_commands, commands, console, document_commands
 
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
-    (UsageError, USAGE),
-    (SelectionError, USAGE),
-    (MissingExtra, USAGE),
-    (SourceError, ACCESS),
-    (TiffrefError, INVALID),
-    (OSError, ACCESS),
+    (console.UsageError, console.USAGE),
+    (SelectionError, console.USAGE),
+    (MissingExtra, console.USAGE),
+    (SourceError, console.ACCESS),
+    (TiffrefError, console.INVALID),
+    (OSError, console.ACCESS),
 )
 """Exit code by class of error; the first match counts."""
 
@@ -53,15 +39,15 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def build_parser() -> Parser:
+def build_parser() -> console.Parser:
     """Build the parser of all commands."""
-    parser = Parser(
+    parser = console.Parser(
         prog="tiffref",
         description="Make TIFF files readable as Zarr without copying a byte.",
         epilog="Exit codes: 0 done, 1 invalid or partial, 2 usage, 3 reading or writing failed.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
-    Command("", actions=COMMANDS).add_to(parser, "COMMAND")
+    console.Command("", actions=COMMANDS).add_to(parser, "COMMAND")
     return parser
 
 
@@ -81,21 +67,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         parsed = build_parser().parse_args(arguments)
     except SystemExit as stop:  # argparse exits after --help and after a usage error
-        return stop.code if isinstance(stop.code, int) else USAGE
+        return stop.code if isinstance(stop.code, int) else console.USAGE
     verbosity = -1 if getattr(parsed, "quiet", False) else getattr(parsed, "verbose", 0)
     options = parsed.parser.options()
-    with log_to_stderr(verbosity), warnings.catch_warnings():
+    with console.log_to_stderr(verbosity), warnings.catch_warnings():
         warnings.simplefilter("default")
-        warnings.showwarning = functools.partial(show_warning, options)
+        warnings.showwarning = functools.partial(console.show_warning, options)
         try:
             code = parsed.run(parsed)
         except BrokenPipeError:
-            return INVALID  # the reader closed the pipe (`tiffref info x.tif | head`)
+            return console.INVALID  # the reader closed the pipe (`tiffref info x.tif | head`)
         except KeyboardInterrupt:
-            report("interrupted")
-            return INTERRUPTED
+            console.report("interrupted")
+            return console.INTERRUPTED
         except tuple(kind for kind, _ in EXIT_CODES) as error:
-            report(name_options(describe(error), options))
+            console.report(console.name_options(describe(error), options))
             return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
     return code
 
@@ -128,10 +114,10 @@ complete -o filenames -F _tiffref tiffref
 
 def _completion(arguments: argparse.Namespace) -> int:
     print(_SHELLS[arguments.shell](_list_options(build_parser())), end="")
-    return OK
+    return console.OK
 
 
-def _list_options(parser: Parser) -> dict[str, list[str]]:
+def _list_options(parser: console.Parser) -> dict[str, list[str]]:
     """Return the options of each command, including those of its actions."""
     words = {}
     for name, command in _subparsers(parser).items():
@@ -141,7 +127,7 @@ def _list_options(parser: Parser) -> dict[str, list[str]]:
     return words
 
 
-def _subparsers(parser: Parser) -> Mapping[str, Parser]:
+def _subparsers(parser: console.Parser) -> Mapping[str, console.Parser]:
     groups = [group for group in parser._actions if isinstance(group, argparse._SubParsersAction)]
     return groups[0].choices if groups else {}
 
@@ -166,12 +152,12 @@ _SHELLS: Mapping[str, Callable[[Mapping[str, list[str]]], str]] = {
 }
 
 
-COMMANDS: Mapping[str, Command] = {
+COMMANDS: Mapping[str, console.Command] = {
     "info": document_commands.COMMANDS["info"],  # first in the help
     **commands.COMMANDS,
     **catalog_commands.COMMANDS,
     **document_commands.COMMANDS,
-    "completion": Command(
+    "completion": console.Command(
         "print a script that lets a shell complete commands and options",
         """\
   source <(tiffref completion bash)

@@ -262,7 +262,7 @@ def _stack(arguments: argparse.Namespace) -> int:
         **console.pick(arguments, names),
     )
     _suggest_pattern(arguments)
-    return _write_and_report(references, arguments, arguments.zarr_format)
+    return _write_and_report(references, arguments)
 
 
 def _suggest_pattern(arguments: argparse.Namespace) -> None:
@@ -287,13 +287,11 @@ def _parse_concat(texts: list[str]) -> str | dict[str, str] | None:
     return {field: dim for field, _, dim in pairs} or None
 
 
-def _write_and_report(
-    references: References, arguments: argparse.Namespace, zarr_format: int
-) -> int:
+def _write_and_report(references: References, arguments: argparse.Namespace) -> int:
     """Write the document and report its content; return 1 if files are missing without leave."""
     if not arguments.dry_run:
         addresses = console.pick(arguments, "url keep_signature")
-        console.write_references(references, arguments.output, zarr_format, **addresses)
+        console.write_references(references, arguments.output, arguments.zarr_format, **addresses)
     summary = _summarize_stack(references, arguments.output)
     lines = []
     for array in summary["arrays"]:
@@ -345,20 +343,22 @@ _APPEND_ARGUMENTS: console.Arguments = {
 
 
 def _append(arguments: argparse.Namespace) -> int:
+    from ..formats.parquet import is_parquet
     from ..io.atomic import watch
-    from ..references import References
+    from ..references import read_references
     from ..sequences.stack import append_sequence
 
     arguments.output = arguments.output or arguments.document
     check_version = watch(arguments.document)
-    before = References.open(arguments.document, allow=arguments.allow)
+    before, parsed = read_references(arguments.document, allow=arguments.allow)
     names = "pattern allow_holes level chunkmode storage_options workers"
     after = append_sequence(
         before, arguments.files, progress=not arguments.quiet, **console.pick(arguments, names)
     )
     if after is not before or arguments.output != arguments.document:
         check_version()
-        return _write_and_report(after, arguments, zarr_format=2)
+        arguments.zarr_format = 2 if is_parquet(arguments.output) else parsed.zarr_format
+        return _write_and_report(after, arguments)
     if arguments.json:
         console.print_json(_summarize_stack(after, arguments.output))
     else:

@@ -37,7 +37,6 @@ from ..metadata.geokeys import Affine, Placement
 from ..metadata.ngff import IMAGE_ATTRIBUTES, insert_axes
 from ..metadata.report import Report
 from ..model.array import Array, Group
-from ..model.codec import SegmentCodec
 from ..model.combine import (
     STORAGE,
     aspects_of,
@@ -328,15 +327,12 @@ def _check_covered(
 
 def _with_wrapped_chunks(array: Array) -> Array:
     """Add their codec to inlined chunks, since the combined array has codecs of other files too."""
-    if not array.manifest.inlined:
-        return array
-    codec = array.codecs[0]
-    assert isinstance(codec, SegmentCodec)
+    codec: Any = array.codecs[0]
     inlined = {
         n: data if data[: len(MAGIC)] == MAGIC else wrap_inlined(codec, data)
         for n, data in array.manifest.inlined.items()
     }
-    return replace(array, manifest=replace(array.manifest, inlined=inlined))
+    return replace(array, manifest=array.manifest.with_inlined(inlined))
 
 
 def _describe_image(whole: Array, parts: Sequence[Part], path: str) -> Array:
