@@ -142,14 +142,32 @@ def test_stac_documents_are_valid(tmp_path: Path) -> None:
 def test_assets_have_the_type_and_nodata_of_samples(
     tmp_path: Path, dtype: str, nodata: str | None, expected: dict
 ) -> None:
-    """odc-stac loads assets without them as float32."""
+    """odc-stac loads assets without them as float32; rustac writes no empty objects to Parquet."""
     tags = [(42113, 2, 0, nodata, True)] if nodata else None
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8), dtype), extratags=tags)
     catalog.build(tmp_path / "a.tif", tmp_path / "c", stac=True)
-    asset = json.loads((tmp_path / "c/stac/items/a.json").read_text())["assets"]["data"]
-    found = {name: asset[name] for name in ("data_type", "nodata") if name in asset}
+    text = (tmp_path / "c/stac/items/a.json").read_text()
+    assert "{}" not in text
+    asset = json.loads(text)["assets"]["data"]
+    found = {name: asset[name] for name in ("data_type", "nodata", "bands") if name in asset}
     assert found == expected
     assert type(found.get("nodata")) is type(expected.get("nodata"))
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("is_placed", [True, False])
+def test_assets_list_their_bands(tmp_path: Path, planar: str, is_placed: bool) -> None:
+    """odc-stac loads the first band only of assets without them."""
+    data = np.zeros((2, 8, 9) if planar == "separate" else (8, 9, 2), np.uint8)
+    place = [(33550, 12, 3, (1.0, 1.0, 0.0), True), (33922, 12, 6, (0.0,) * 6, True)]
+    keys = [(34735, 3, 8, (1, 1, 0, 1, 1024, 0, 1, 1), True)]
+    tifffile.imwrite(
+        tmp_path / "a.tif", data, photometric="minisblack", planarconfig=planar, metadata=None,
+        extratags=[*place, *keys] if is_placed else None,
+    )  # fmt: skip
+    catalog.build(tmp_path / "a.tif", tmp_path / "c", stac=True)
+    asset = json.loads((tmp_path / "c/stac/items/a.json").read_text())["assets"]["data"]
+    assert asset["bands"] == [{"name": "b1"}, {"name": "b2"}]
 
 
 def test_xpystac_opens_items(built: Path) -> None:

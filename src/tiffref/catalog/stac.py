@@ -123,7 +123,7 @@ def _item(
         assets["references"] = {
             "href": f"../../{path}",
             "type": _JSON if path.endswith(".json") else "application/vnd.apache.parquet",
-            "xarray:open_kwargs": {"engine": "kerchunk", "chunks": {}},
+            "xarray:open_kwargs": {"engine": "kerchunk"},
             "roles": ["references"],
         }
     relations = ("root", "parent", "collection")
@@ -143,14 +143,16 @@ def _item(
 
 
 def _samples(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return type and nodata of the samples, without which odc-stac loads everything as float32."""
+    """Return type, nodata and bands, without which odc-stac loads the first band as float32."""
     name = str(row["dtype"])
     kind = _COMPLEX.get(name, name if _REAL.fullmatch(name) else "other")
-    nodata = row.get("nodata")
-    is_whole = nodata is not None and name[0] in "iu" and abs(nodata) <= _MAX_EXACT
-    if nodata is None or (name[0] in "iu" and not is_whole):
-        return {"data_type": kind}
-    return {"data_type": kind, "nodata": int(nodata) if is_whole else nodata}
+    samples: dict[str, Any] = {"data_type": kind}
+    nodata, is_whole = row.get("nodata"), name[0] in "iu"
+    if nodata is not None and not (is_whole and abs(nodata) > _MAX_EXACT):
+        samples["nodata"] = int(nodata) if is_whole else nodata
+    sizes = dict(zip(row["dims"], row["shape"], strict=True))
+    bands = [{"name": f"b{n + 1}"} for n in range(sizes.get("band") or sizes.get("s") or 1)]
+    return samples | ({"bands": bands} if len(bands) > 1 else {})
 
 
 def _projection(row: Mapping[str, Any]) -> dict[str, Any]:
