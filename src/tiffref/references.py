@@ -23,30 +23,12 @@ from .errors import (
     no_such_index,
     warn,
 )
-from .formats import kerchunk, parquet
+from .formats import kerchunk, parquet, summary
 from .formats.kerchunk_read import Parsed, is_bad_key, read_document
 from .formats.load import check_kind
 from .formats.parquet import is_parquet, parse_parquet
-from .formats.summary import (
-    ARRAY_HEADING,
-    describe_arrays,
-    format_arrays,
-    format_readers,
-    format_table,
-    html_table,
-    outline,
-)
+from .io import urls
 from .io.allow import allowed_by_environment, check_new_location, is_local, location_prefix
-from .io.urls import (
-    local_path,
-    misnamed_references,
-    plan_prefix,
-    shared_folder,
-    to_document_url,
-    to_full_url,
-    warn_about_chains,
-    warn_about_signatures,
-)
 from .metadata.layout import split_positions
 from .metadata.ngff import from_ngff, order_axes, to_ngff, without_pending
 from .model.array import Array, Group
@@ -84,21 +66,21 @@ class References:
         return pickle.dumps(self)  # dask takes ten times as long to walk through all fields
 
     def __repr__(self) -> str:
-        title, rows = outline(self.group, self.series, self.sources)
+        title, rows = summary.outline(self.group, self.series, self.sources)
         return "\n".join(
-            (f"<tiffref.References: {title}>", *([format_table(rows)] if rows else []))
+            (f"<tiffref.References: {title}>", *([summary.format_table(rows)] if rows else []))
         )
 
     def _repr_html_(self) -> str:
-        title, rows = outline(self.group, self.series, self.sources)
-        return html_table(f"tiffref.References: {title}", rows, ARRAY_HEADING)
+        title, rows = summary.outline(self.group, self.series, self.sources)
+        return summary.html_table(f"tiffref.References: {title}", rows, summary.ARRAY_HEADING)
 
     def info(self) -> str:
         """Return a summary of the arrays, and which readers can open them, as `tiffref info`."""
-        facts = describe_arrays(self.group, self.series, self.sources)
+        facts = summary.describe_arrays(self.group, self.series, self.sources)
         is_one = len(self.sources) == 1
         name = redact(self.sources[0].url).rpartition("/")[2] if is_one else "references"
-        return "\n".join((*format_arrays(name, facts), *format_readers(facts)))
+        return "\n".join((*summary.format_arrays(name, facts), *summary.format_readers(facts)))
 
     def with_attributes(self, **attributes: Any) -> References:
         """Return the references with more attributes at the root."""
@@ -403,11 +385,11 @@ class References:
                 "address for it",
                 hint="Scan its path or URL, or read it through ZarrTiffStore, which needs none.",
             )
-        warn_about_chains(addresses)
-        rename = None if url is None else plan_prefix(url, addresses)
+        urls.warn_about_chains(addresses)
+        rename = None if url is None else urls.plan_prefix(url, addresses)
         if url is None:
-            warn_about_signatures(addresses, is_kept=keep_signature)
-            rename = to_full_url if keep_signature else None
+            urls.warn_about_signatures(addresses, is_kept=keep_signature)
+            rename = urls.to_full_url if keep_signature else None
             if isinstance(target, str | os.PathLike):
                 check_new_location(addresses, self.allow, os.fspath(target))
         group = shown.group
@@ -418,7 +400,7 @@ class References:
             "series": move_series(shown.series, path), "is_sealed": self.allow is None,
         }  # fmt: skip
         if templatename:
-            folder = shared_folder([*map(rename or to_document_url, addresses)])
+            folder = urls.shared_folder([*map(rename or urls.to_document_url, addresses)])
             options["templates"] = {templatename: folder}
         return options
 
@@ -426,7 +408,7 @@ class References:
 def _check_name(path: Any, is_parquet: bool) -> None:
     """Refuse the name of a file of another format."""
     is_name = isinstance(path, str | os.PathLike)
-    misnamed = misnamed_references(os.fspath(path), is_parquet) if is_name else None
+    misnamed = urls.misnamed_references(os.fspath(path), is_parquet) if is_name else None
     if misnamed:
         what, better = misnamed
         raise InvalidReferences(what, url=os.fspath(path), hint=f"Name them {better}.")
@@ -614,7 +596,7 @@ def _is_tiff(name: str) -> bool:
     if not is_local(name):
         return False
     try:
-        with Path(local_path(name)).open("rb") as file:
+        with Path(urls.local_path(name)).open("rb") as file:
             return file.read(4)[:3] in _TIFF_SIGNATURES
     except (OSError, ValueError):
         return False  # opening it raises the error

@@ -1,6 +1,7 @@
 """Files put together: joined, as a mosaic, with holes; and what is refused."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -385,3 +386,67 @@ def test_a_sparse_grid_is_refused_before_it_is_built(tmp_path):
     columns = {"url": [str(tmp_path / "0.tif")] * 300} | dict.fromkeys("abc", range(300))
     with pytest.raises(ManifestMismatch, match="nearly all"):
         tiffref.scan_sequence(columns, allow_holes=True)
+
+
+def test_files_at_different_places_are_not_stacked(tmp_path):
+    for n in range(2):
+        write(tmp_path / f"{n}.tif", pixels(n), extratags=geo_tags(480.0 * n, 0.0))
+    with pytest.raises(ManifestMismatch, match="differ in georeference"):
+        tiffref.scan_sequence(str(tmp_path / "*.tif"))
+
+
+def test_joined_files_at_one_position_have_one_length(tmp_path):
+    for name, rows in (("0_0", 32), ("0_1", 48), ("1_0", 32), ("1_1", 32)):
+        write(tmp_path / f"{name}.tif", pixels(0, (rows, 32)))
+    with pytest.raises(ManifestMismatch, match="same position along 'y' differ in length"):
+        tiffref.scan_sequence(tmp_path / "{row:d}_{t:d}.tif", concat={"row": "y"})
+
+
+def test_joined_files_lose_the_placement_but_not_the_crs(tmp_path):
+    for n in range(2):
+        write(tmp_path / f"{n}.tif", pixels(n, (32, 32)), extratags=geo_tags(0.0, 0.0))
+    stacked = tiffref.scan_sequence(tmp_path / "{t:d}.tif").group["image"].attributes
+    joined = tiffref.scan_sequence(tmp_path / "{n:d}.tif", concat={"n": "y"}).group
+    assert "spatial:transform" in stacked and "y" not in joined.children
+    for node in (joined, joined["image"]):
+        assert not [name for name in node.attributes if name.startswith("spatial:")]
+        assert "multiscales" not in node.attributes
+    assert joined["image"].attributes["proj:code"] == "EPSG:32633"
+
+
+@pytest.mark.parametrize("sizes", [(2.0, 2.0), (2.0, 4.0)])
+def test_other_pixel_sizes_are_warned_of(sizes, tmp_path):
+    for n, size in enumerate(sizes):
+        tifffile.imwrite(
+            tmp_path / f"{n}.ome.tif", pixels(n, (32, 32)),
+            metadata={"PhysicalSizeX": size, "PhysicalSizeY": 2.0},
+        )  # fmt: skip
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        tiffref.scan_sequence(tmp_path / "{t:d}.ome.tif")
+    texts = [str(one.message) for one in caught]
+    assert [("files differ in coordinates" in text, "got x" in text) for text in texts] == (
+        [(True, True)] if sizes[0] != sizes[1] else []
+    )
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_all_levels_must_combine(level, tmp_path):
+    for n in range(2):
+        codecs = ["zlib", "zlib"]
+        codecs[level] = ("zlib", "lzw")[n]
+        data = pixels(n, (64, 64))
+        with tifffile.TiffWriter(tmp_path / f"{n}.tif") as tif:
+            for step, codec in zip((1, 2), codecs, strict=True):
+                how = {"subifds": 1} if step == 1 else {"subfiletype": 1}
+                tif.write(data[::step, ::step], tile=(16, 16), compression=codec, **how)
+    with pytest.raises(ManifestMismatch, match="2 groups differ in compression"):
+        tiffref.scan_sequence(tmp_path / "{t:d}.tif")
+
+
+def test_the_last_files_of_a_mosaic_may_be_smaller(tmp_path):
+    whole = pixels(0, (32, 52))
+    for n, columns in enumerate((slice(0, 32), slice(32, 52))):
+        write(tmp_path / f"{n}.tif", whole[:, columns], extratags=geo_tags(320.0 * n, 0.0))
+    references = tiffref.scan_sequence(str(tmp_path / "*.tif"), mosaic=True)
+    np.testing.assert_array_equal(read(references), whole)

@@ -242,7 +242,7 @@ def _check_occupied(
             hint="Use fewer axes.",
         )
     count = np.zeros(lengths, np.int64)
-    np.add.at(count, tuple(index[mask].T), 1 if lengths else mask.sum())
+    np.add.at(count, tuple(index[mask].T), 1)
     if (count > 1).any():
         place = tuple(np.argwhere(count > 1)[0])
         at = np.flatnonzero((index[mask] == place).all(axis=1))
