@@ -145,6 +145,8 @@ def test_empty_store() -> None:
     with ZarrStore() as store:
         assert (store.path, store.mode, store.files, list(store)) == ("", "r", [], [])
         assert not hasattr(store, "shape")
+        with pytest.raises(SelectionError, match="no array"):
+            store[...]
         assert ".zarray" not in store
     store.close()
     assert pickle.loads(pickle.dumps(store)) == store

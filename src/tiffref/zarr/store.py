@@ -53,6 +53,7 @@ _NOT_NEEDED = frozenset({"codec_id", "compressors", "quote"})
 """Arguments of tifffile's `write_fsspec` for what is found out here; ignored."""
 _MAX_INLINE_BYTES = 1 << 20
 """Local reads up to this size are faster than another thread."""
+_NO_ARRAY = "the store has no array, or several without a main one"
 
 
 class ZarrStore(Store):
@@ -186,7 +187,7 @@ class ZarrStore(Store):
     @property
     def _array(self) -> Array:
         if self._main is None:
-            raise AttributeError("the store has no array, or several without a main one")
+            raise AttributeError(_NO_ARRAY)
         return self._references.group[self._main]
 
     @property
@@ -234,8 +235,10 @@ class ZarrStore(Store):
         Raises
         ------
         SelectionError
-            If the selection or `out` does not fit the array.
+            If the selection or `out` does not fit the array, or there is no main array.
         """
+        if self._main is None:
+            raise SelectionError(_NO_ARRAY, url=self._path, hint="zarr.open_group(store) opens it.")
         show = resolve_progress(progress, "reading", self._unit)
         return read_array(self._array, selection, fetch=self._fetch, out=out, progress=show)
 
