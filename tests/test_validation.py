@@ -159,6 +159,19 @@ def test_unknown_codecs(metadata: dict[str, Any]) -> None:
     assert report.findings[0].got == "nobody_knows"
 
 
+@pytest.mark.parametrize("value", [{}, [], {"id": None, "name": 1}, {"id": ["zlib"]}, 0, True])
+@pytest.mark.parametrize("member", ["compressor", "filters", "codecs"])
+def test_codecs_without_a_name(member: str, value: Any) -> None:
+    if member == "codecs":
+        metadata = {"a/zarr.json": ZARR_JSON | {"codecs": [*ZARR_JSON["codecs"], value]}}
+    else:
+        metadata = {"a/.zarray": ZARRAY | {member: value if member == "compressor" else [value]}}
+    assert "metadata" in codes(check(metadata))
+    with pytest.raises(InvalidReferences, match="codecs as objects"):
+        References.from_kerchunk({"version": 1, "refs": metadata})
+    assert check({"a/.zarray": ZARRAY | {"filters": []}}).ok
+
+
 def test_known_codecs_of_others() -> None:
     blosc = {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1, "blocksize": 0}
     v3 = [{"name": "bytes", "configuration": {"endian": "little"}},

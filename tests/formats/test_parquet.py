@@ -203,7 +203,8 @@ def test_bad_folders(tmp_path: Path) -> None:
     path = tmp_path / "refs.parquet"
     write_parquet(make_flat(2, 2), path)
     good = (path / ".zmetadata").read_text()
-    for bad in ("", "[]", "{}", json.dumps({"metadata": {}, "record_size": 0})):
+    sizes = [json.dumps({"metadata": {}, "record_size": n}) for n in (0, 1 << 63, 1.5, "1")]
+    for bad in ("", "[]", "{}", *sizes):
         (path / ".zmetadata").write_text(bad)
         with pytest.raises(InvalidReferences, match="not parquet references"):
             from_parquet(path)

@@ -438,7 +438,7 @@ def _parse_zmetadata(text: bytes, location: str) -> tuple[Mapping[str, Any], int
         metadata, record_size = document["metadata"], document["record_size"]
     except (ValueError, TypeError, KeyError, RecursionError):
         metadata, record_size = None, None
-    is_size = type(record_size) is int and record_size > 0
+    is_size = type(record_size) is int and 0 < record_size < 1 << 63
     if not isinstance(metadata, Mapping) or not is_size:
         raise InvalidReferences(
             "not parquet references",

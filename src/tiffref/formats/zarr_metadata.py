@@ -454,8 +454,9 @@ def _parse_array2(document: Mapping[str, Any], attributes: Mapping[str, Any]) ->
     shape, chunks = _parse_grid(document.get("shape"), document.get("chunks"))
     _expect_members(document, {"dtype", "compressor", "fill_value", "order", "filters"}, 2)
     _expect(document, "order", ("C", "F"))
-    _check_codecs(document["filters"] or [], "filters")
-    _check_codecs([document["compressor"] or {}], "compressor")
+    for member, value in (("filters", document["filters"]), ("compressor", document["compressor"])):
+        if value is not None:
+            _check_codecs([value] if member == "compressor" else value, member)
     separator = document.get("dimension_separator", ".")
     if separator not in (".", "/"):
         raise _invalid("unknown dimension_separator", separator, "'.' or '/'")
@@ -524,12 +525,14 @@ _MAX_DIMS = 64
 
 
 def _check_codecs(codecs: Any, member: str) -> None:
-    """Check that codecs are objects, or names in v3; not which codecs they are."""
+    """Check that codecs are objects with a name, or names in v3; not which codecs they are."""
+    key, names = ("name", str) if member == "codecs" else ("id", ())
     if not isinstance(codecs, list) or not all(
-        isinstance(config, str if member == "codecs" else Mapping)
-        or (isinstance(config, Mapping) and isinstance(config.get("configuration", {}), Mapping))
+        isinstance(config, names)
+        or (isinstance(config, Mapping) and isinstance(config.get(key), str)
+            and isinstance(config.get("configuration", {}), Mapping))
         for config in codecs
-    ):
+    ):  # fmt: skip
         raise _invalid(f"bad {member}", codecs, "codecs as objects")
 
 
