@@ -258,28 +258,24 @@ def _geographic(keys: GeoKeys, report: Report, is_base: bool = False) -> CRS | N
 
     The base of a projected CRS (`is_base`) uses the ellipsoid of the keys.
     """
+    from pyproj.crs import GeographicCRS
+
     crs = _look_up(keys, 2048, report, from_epsg)
     if crs is not None and (crs.is_geographic or crs.is_geocentric):
         # GeoTIFF 1.0 only has two-dimensional systems, whatever code a writer uses
         crs = crs.to_2d() if crs.is_geographic and keys.version < (1, 1) else crs
     elif crs is not None and crs.is_projected and not is_base and 3072 not in keys.values:
         return crs  # as in GDAL
-    elif keys.code(2048) is not None and crs is None and not {2050, 2056, 2057} & set(keys.values):
-        return None
     else:
-        crs = _user_geographic(keys, report)
+        is_unknown = crs is None and keys.code(2048) is not None
+        has_datum = not is_unknown or {2050, 2056, 2057} & set(keys.values)
+        datum = _datum(keys, report) if has_datum else None
+        if datum is None:
+            return None
+        axes = ("Latitude", "lat", "north"), ("Longitude", "lon", "east")
+        system = _coordinate_system("ellipsoidal", _angular_unit(keys, report), *axes)
+        crs = GeographicCRS(_citation(keys, 2049, "GCS Name") or "unknown", datum, system)
     return _with_keys_ellipsoid(crs, keys, report) if crs is not None and is_base else crs
-
-
-def _user_geographic(keys: GeoKeys, report: Report) -> CRS | None:
-    from pyproj.crs import GeographicCRS
-
-    datum = _datum(keys, report)
-    if datum is None:
-        return None
-    axes = ("Latitude", "lat", "north"), ("Longitude", "lon", "east")
-    system = _coordinate_system("ellipsoidal", _angular_unit(keys, report), *axes)
-    return GeographicCRS(_citation(keys, 2049, "GCS Name") or "unknown", datum, system)
 
 
 def _with_keys_ellipsoid(crs: CRS, keys: GeoKeys, report: Report) -> CRS:
@@ -551,21 +547,14 @@ def _user_projected(keys: GeoKeys, report: Report) -> CRS | None:
         if not {2048, 2050} & keys.values.keys():  # others are reported where they are looked up
             report.add(key_label(2048), "a projection without a geographic system is ignored")
         return None
-    east, north = _directions(conversion)
+    method, east, north = conversion["method"]["name"], "east", "north"
+    if method.endswith("(South Orientated)"):
+        east, north = "west", "south"
+    elif method.startswith("Polar Stereographic"):  # both axes point away from, or to, the pole
+        east = north = "south" if conversion["parameters"][0]["value"] > 0 else "north"
     axes = ("Easting", "E", east), ("Northing", "N", north)
     system = _coordinate_system("Cartesian", unit, *axes)
     return ProjectedCRS(conversion, title or "unnamed", system, base)
-
-
-def _directions(conversion: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the directions of the axes; those of a polar CRS point away from, or to, the pole."""
-    method = conversion["method"]["name"]
-    if method.endswith("(South Orientated)"):
-        return "west", "south"
-    if method.startswith("Polar Stereographic"):
-        latitude = conversion["parameters"][0]["value"]
-        return ("south", "south") if latitude > 0 else ("north", "north")
-    return "east", "north"
 
 
 def _conversion(keys: GeoKeys, angle: float, unit: Unit) -> dict[str, Any] | None:

@@ -345,7 +345,10 @@ def _image(
     if facts.main is not None:  # a secondary image was selected, which is shown as the image
         role = "thumbnail" if is_page else find_role(series.name, ifd.subfile_type)
     _report_differing_pages(series, full, report)
-    _report_color_map(ifd, report)
+    table, expected = ifd.tags.get(COLOR_MAP), _color_map_length(ifd)
+    if ifd.photometric == _PALETTE and table is not None and np.size(table) != expected:
+        lengths = f"{np.size(table)} numbers, expected {expected}"
+        report.add("ColorMap (320)", "ignored, since it does not match the samples", got=lengths)
     reference, extent = None, full
     if is_georeferenced(ifd.tags):
         reference = read_georeference(ifd.tags, report)
@@ -525,14 +528,6 @@ def _color_table(ifd: IfdFacts) -> list[str]:
 def _color_map_length(ifd: IfdFacts) -> int:
     """Return how many numbers a ColorMap needs; 0 if the samples cannot be indices."""
     return 3 << ifd.bits[0] if 0 <= ifd.bits[0] <= 16 else 0
-
-
-def _report_color_map(ifd: IfdFacts, report: Report) -> None:
-    """Report a palette image whose ColorMap does not have one color per sample value."""
-    table, expected = ifd.tags.get(COLOR_MAP), _color_map_length(ifd)
-    if ifd.photometric == 3 and table is not None and np.size(table) != expected:
-        lengths = f"{np.size(table)} numbers, expected {expected}"
-        report.add("ColorMap (320)", "ignored, since it does not match the samples", got=lengths)
 
 
 def _photometric_of_samples(ifd: IfdFacts) -> int:

@@ -253,7 +253,12 @@ def parse_placement(tags: Mapping[int, Any], keys: GeoKeys, report: Report) -> P
     transform: Affine | None = None
     gcps: tuple[Any, ...] = ()
     if len(scale) >= 2 and 0 not in scale[:2]:
-        transform = _checked(SCALE, _scale_transform(scale, ties, half), report)
+        a, e = scale[0], -abs(scale[1])  # y decreases with the row, whatever the sign of the scale
+        transform = (a, 0.0, 0.0, 0.0, e, 0.0)
+        if len(ties) >= 6:
+            column, row, _, x, y, _ = ties[:6]
+            transform = _shift_to_corner((a, 0.0, x - column * a, 0.0, e, y - row * e), half)
+        transform = _checked(SCALE, transform, report)
     elif len(matrix) >= 16:
         a, b, _, c, d, e, _, f = matrix[:8]
         transform = _checked(MATRIX, _shift_to_corner((a, b, c, d, e, f), half), report)
@@ -297,15 +302,6 @@ RPC_NUMBERS = (
 )  # fmt: skip
 RPC_SERIES = ("line_num_coeff", "line_den_coeff", "samp_num_coeff", "samp_den_coeff")
 """GDAL's names of the values of tag 50844, in order: single numbers, then series of 20."""
-
-
-def _scale_transform(scale: tuple[float, ...], ties: tuple[float, ...], half: float) -> Affine:
-    # y decreases with the row, whatever the sign of the scale
-    a, e = scale[0], -abs(scale[1])
-    if len(ties) < 6:
-        return (a, 0.0, 0.0, 0.0, e, 0.0)
-    column, row, _, x, y, _ = ties[:6]
-    return _shift_to_corner((a, 0.0, x - column * a, 0.0, e, y - row * e), half)
 
 
 def height_packing(tags: Mapping[int, Any], keys: GeoKeys) -> dict[str, float]:

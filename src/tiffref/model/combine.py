@@ -101,14 +101,6 @@ def indices_by_key(keys: Iterable[Any]) -> list[list[int]]:
     return [*indices.values()]
 
 
-def _differing_aspects(groups: Sequence[CompatibleGroup]) -> list[str]:
-    """Return the aspects in which groups differ; "codec" only if it is the only one."""
-    # files with different arrays have different aspects
-    every = dict.fromkeys(name for group in groups for name in group.aspects)
-    names = [name for name in every if len({g.aspects.get(name, _NONE) for g in groups}) > 1]
-    return [name for name in names if name != "codec"] or names
-
-
 def mismatch_error(groups: Sequence[CompatibleGroup], labels: Sequence[str]) -> ManifestMismatch:
     """Build the error that lists how groups differ, their files, and which would combine.
 
@@ -123,7 +115,10 @@ def mismatch_error(groups: Sequence[CompatibleGroup], labels: Sequence[str]) -> 
     -------
     The error, with the groups as plain values in its attribute `groups`.
     """
-    names = _differing_aspects(groups)
+    # files with different arrays have different aspects; the codec counts only if no other differs
+    every = dict.fromkeys(name for group in groups for name in group.aspects)
+    differing = [name for name in every if len({g.aspects.get(name, _NONE) for g in groups}) > 1]
+    names = [name for name in differing if name != "codec"] or differing
     listed: list[dict[str, Any]] = [
         {
             "count": len(group.members),
