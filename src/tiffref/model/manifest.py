@@ -309,10 +309,8 @@ def _pack_numbers(data: bytes) -> bytes:
 def _unpack(shape: tuple[int, ...], packed: Mapping[int, bytes]) -> Manifest:
     """Return a manifest without sources from its packed chunks."""
     source, zeros = np.full(math.prod(shape), MISSING, np.int32), np.zeros(math.prod(shape), "u8")
-    inlined = {flat: _unpack_numbers(data) for flat, data in packed.items()}
+    inlined = {}
+    for flat, data in packed.items():
+        steps = np.frombuffer(zlib.decompress(data), "u1").reshape(8, -1).T.copy().view("<i8")
+        inlined[flat] = np.cumsum(steps.ravel(), dtype="<i8").tobytes()
     return Manifest(shape, (), source, zeros, zeros).with_inlined(inlined)
-
-
-def _unpack_numbers(data: bytes) -> bytes:
-    planes = np.frombuffer(zlib.decompress(data), "u1").reshape(8, -1)
-    return np.cumsum(planes.T.copy().view("<i8").ravel(), dtype="<i8").tobytes()

@@ -86,19 +86,15 @@ def _number(tags: Mapping[int, Any], code: int, default: int) -> int:
         If the value is not a non-negative integer, or values differ.
     """
     value = tags.get(code)
-    if type(value) is int:
-        if value >= 0:
-            return value
-        raise MalformedTiff("the tag has a negative number", tag=code, got=value)
-    if value is None:
+    if type(value) is int and value >= 0:
+        return value
+    values = value if isinstance(value, tuple | bytes) else () if value is None else (value,)
+    if not values:
         return default
-    if isinstance(value, _NonInteger):
-        value = value.value
-    elif not len(value):
-        return default
-    elif value[0] >= 0 and len(set(value)) == 1:
-        return value[0]
-    raise MalformedTiff("the tag is not a single integer", tag=code, got=repr(value)[:60])
+    if type(values[0]) is int and values[0] >= 0 and len(set(values)) == 1:
+        return values[0]
+    got = repr(value.value if isinstance(value, _NonInteger) else value)[:60]
+    raise MalformedTiff("the tag is negative, or not a single integer", tag=code, got=got)
 
 
 def _int_list(tags: Mapping[int, Any], code: int) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ import functools
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from itertools import compress, filterfalse
@@ -291,7 +291,14 @@ class _OmeSet:
 
     def _check_pages(self, listing: Listing) -> None:
         """Add a defect for pages of the set that no plane uses, or several; both are an error."""
-        n_planes = self._count_planes([series.levels[0] for series in listing.series])
+        ends = np.cumsum([0, *map(len, self.pages)])
+        start = {id(pages): n for pages, n in zip(self.pages, ends.tolist(), strict=False)}
+        n_planes = np.zeros(ends[-1], np.intp)  # in each page
+        for level in (series.levels[0] for series in listing.series):
+            starts = np.array([start[id(pages)] for pages in level.pages], np.intp)
+            here = level.row >= 0
+            first = starts[0] if level.file is None else starts[level.file[here]]
+            np.add.at(n_planes, level.row[here] + first, 1)
         n_left, n_shared = (int(found.sum()) for found in (n_planes == 0, n_planes > 1))
         if n_left:
             listing.defects.append(f"{n_left} pages are not in the OME-XML")
@@ -304,18 +311,6 @@ class _OmeSet:
                 got=f"{n_shared} shared and {n_left} unused of {len(n_planes)} pages",
                 hint="Read the pages with key=, or accept the planes with allow_holes=True.",
             )
-
-    def _count_planes(self, levels: Sequence[Level]) -> NDArray[np.intp]:
-        """Return the number of planes stored in each page of the set."""
-        ends = np.cumsum([0, *map(len, self.pages)])
-        start = {id(pages): n for pages, n in zip(self.pages, ends.tolist(), strict=False)}
-        n_planes = np.zeros(ends[-1], np.intp)
-        for level in levels:
-            starts = np.array([start[id(pages)] for pages in level.pages], np.intp)
-            here = level.row >= 0
-            first = starts[0] if level.file is None else starts[level.file[here]]
-            np.add.at(n_planes, level.row[here] + first, 1)
-        return n_planes
 
     def number(self, uuid: Element | None) -> int | None:
         """Return the number of the file that a UUID element names; None if it does not exist."""

@@ -209,7 +209,12 @@ class _BulkReader:
         """Add IFDs group by group; return the rows that must be read one by one."""
         left = []
         for _ in range(_MAX_STRUCTURES):
-            like = _same_structure(entries)
+            # those with the same tags as the first one, and the same types and counts if compared
+            first = entries[0]
+            like = (entries["code"] == first["code"]).all(axis=1)
+            matters = np.isin(first["code"], _COMPARED_TAGS)
+            for name in ("type", "count"):
+                like &= (entries[name][:, matters] == first[name][matters]).all(axis=1)
             is_all = bool(like.all())  # avoids a copy
             chosen, block = (rows, entries) if is_all else (rows[like], entries[like])
             if not self._add_group(chosen, block):
@@ -270,16 +275,6 @@ class _BulkReader:
 
     def _bytes_at(self, start: NDArray, n_bytes: int) -> NDArray[np.uint8]:
         return np.lib.stride_tricks.sliding_window_view(self.raw, n_bytes)[start]
-
-
-def _same_structure(entries: NDArray) -> NDArray[np.bool_]:
-    """Mark IFDs with the same tags as the first one, and the same types and counts if compared."""
-    first = entries[0]
-    like = (entries["code"] == first["code"]).all(axis=1)
-    matters = np.isin(first["code"], _COMPARED_TAGS)
-    for name in ("type", "count"):
-        like &= (entries[name][:, matters] == first[name][matters]).all(axis=1)
-    return like
 
 
 _MAX_UNLISTED = 1 << 20

@@ -174,17 +174,6 @@ class LevelPlan:
     past_end: tuple[int, ...] = ()
     across_end: tuple[int, ...] = ()
 
-    def truncation(self) -> MalformedTiff:
-        """Return the error for segments past the end of the file."""
-        manifest = self.array.manifest
-        first = self.past_end[0]
-        source = manifest.sources[max(0, manifest.source[first])]
-        return truncated(
-            f"{len(self.past_end)} of {manifest.n_chunks} segments lie past the end of the file",
-            url=source.url, tag=f"segment {first}", got=f"offset {manifest.offset[first]}",
-            expected=f"less than {source.size}",
-        )  # fmt: skip
-
 
 def plan_level(
     level: LevelFacts,

@@ -342,15 +342,21 @@ class _Probe:
         Fax decoders return white rows for empty segments, and readers show such files; others
         refuse.
         """
-        array, error = plan.array, plan.truncation()
+        array, manifest, first = plan.array, plan.array.manifest, plan.past_end[0]
+        source = manifest.sources[max(0, manifest.source[first])]
+        error = truncated(
+            f"{len(plan.past_end)} of {manifest.n_chunks} segments lie past the end of the file",
+            url=source.url, tag=f"segment {first}", got=f"offset {manifest.offset[first]}",
+            expected=f"less than {source.size}",
+        )  # fmt: skip
         try:
             for codec in _codecs(array):
                 decode_segment(codec, b"")
         except MalformedTiff as cause:
             raise error from cause
         self.report.add_damage(error, "They read as white.")
-        manifest = array.manifest.with_inlined(dict.fromkeys(plan.past_end, b""))
-        array = replace(array, manifest=manifest)
+        white = manifest.with_inlined(dict.fromkeys(plan.past_end, b""))
+        array = replace(array, manifest=white)
         self.check_decodable(array, self.choose(array))
         return array if len(array.codecs) == 1 else self.with_one_codec(array)
 
