@@ -236,53 +236,37 @@ def _parse_chunks(
     templates: Mapping[str, str],
     report: Reporter,
 ) -> RefColumns:
-    form = _find_forms(values)
-    ranged = np.flatnonzero(form == 3)
-    urls, offsets, lengths = zip(*_pick(values, ranged), strict=True) if ranged.size else ((),) * 3
-    others = _pick(values, np.flatnonzero(form != 3))
-    ranges = _check_ranges(urls, offsets, lengths)
-    if ranges is None or any(map(_bad_reference, others)):
+    texts = [row for row, value in enumerate(values) if isinstance(value, str)]
+    inlined: dict[int, Any] = {row: _decode_text(values[row]) for row in texts}
+    references = [value for value in values if not isinstance(value, str)] if texts else values
+    columns = _split_references(references)
+    if columns is None or None in inlined.values():
         return _parse_chunks(metadata, *_drop_bad(keys, values, report), templates, report)
-    n_rows = len(values)
-    source = np.full(n_rows, -2, np.int32)
-    offset, length = np.zeros((2, n_rows), np.uint64)
-    offset[ranged], length[ranged] = ranges
-    whole = np.flatnonzero(form == 1)
-    whole_urls = [value[0] for value in _pick(values, whole)]
-    table = dict.fromkeys(urls) | dict.fromkeys(whole_urls)
-    row_of = {url: row for row, url in enumerate(table)}
-    for rows, column in ((ranged, urls), (whole, whole_urls)):
-        source[rows] = np.fromiter(map(row_of.__getitem__, column), np.int32, len(column))
-    texts = np.flatnonzero(form == 0).tolist()
-    inlined = {row: data for row in texts if (data := _decode_text(values[row])) is not None}
-    expanded = [expand_url(url, templates, report) for url in table]
+    urls, offsets, lengths = columns
+    row_of = {url: row for row, url in enumerate(dict.fromkeys(urls))}
+    rows = np.delete(np.arange(len(values)), texts)
+    source = np.full(len(values), -2, np.int32)
+    source[rows] = np.fromiter(map(row_of.__getitem__, urls), np.int32, len(urls))
+    offset, length = np.zeros((2, len(values)), np.uint64)
+    offset[rows], length[rows] = offsets, lengths
+    expanded = [expand_url(url, templates, report) for url in row_of]
     return RefColumns(metadata, keys, expanded, source, offset, length, inlined)
 
 
-def _find_forms(values: list) -> NDArray[np.int8]:
-    """Return 0 for text, 1 and 3 for lists of that length, -1 for other values."""
-    n_rows = len(values)
-    if set(map(type, values)) == {list}:
-        n_parts = np.fromiter(map(len, values), np.int64, n_rows)
-        return np.where((n_parts == 1) | (n_parts == 3), n_parts, -1).astype(np.int8)
-    return np.fromiter(map(_find_form, values), np.int8, n_rows)
-
-
-def _find_form(value: Any) -> int:
-    if isinstance(value, str):
-        return 0
-    is_list = isinstance(value, list | tuple) and len(value) in (1, 3)
-    return len(value) if is_list else -1
-
-
-def _pick(values: list, rows: NDArray[np.intp]) -> list:
-    return values if len(rows) == len(values) else [values[row] for row in rows.tolist()]
-
-
-def _check_ranges(
-    urls: Sequence, offsets: Sequence, lengths: Sequence
-) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-    """Return offsets and lengths; None if a row is invalid."""
+def _split_references(
+    references: Sequence[Any],
+) -> tuple[Sequence[str], NDArray[np.int64], NDArray[np.int64]] | None:
+    """Return URLs, offsets and lengths (0 for whole files); None if a reference is invalid."""
+    if not all(issubclass(kind, list | tuple) for kind in {*map(type, references)}):
+        return None
+    sizes = {*map(len, references)}
+    if not sizes <= {1, 3}:
+        return None
+    whole: list[int] = []
+    if 1 in sizes:
+        whole = [row for row, value in enumerate(references) if len(value) == 1]
+        references = [(*value, 0, 1) if len(value) == 1 else value for value in references]
+    urls, offsets, lengths = zip(*references, strict=True) if references else ((), (), ())
     is_text = {*map(type, urls)} <= {str} and "" not in urls
     if not is_text or not {*map(type, offsets), *map(type, lengths)} <= {int}:
         return None
@@ -291,8 +275,10 @@ def _check_ranges(
     except OverflowError:
         return None
     offset, length = columns
-    is_good = offset.min(initial=0) >= 0 and length.min(initial=1) >= 1
-    return (offset, length) if is_good else None
+    if offset.min(initial=0) < 0 or length.min(initial=1) < 1:
+        return None
+    length[whole] = 0
+    return urls, offset, length
 
 
 def _drop_bad(keys: list[str], values: list, report: Reporter) -> tuple[list[str], list]:
