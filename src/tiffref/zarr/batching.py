@@ -95,7 +95,14 @@ class _Run:
         for _ in range(_MAX_MISSING):
             axis = self._next_axis(before, index)
             if axis is not None:
-                self._move(before, index, axis, len(passed))
+                is_expected = index == self.after(before)
+                for k in range(axis + 1, len(index)):
+                    self.last[k] = before[k]
+                self.current = index
+                self.n_chunks += 1
+                self.n_ahead -= 1 + len(passed)
+                if not is_expected or self.n_ahead < 0:  # not to the chunks that were read ahead
+                    self.n_ahead, self.front = 0, index
                 self.skipped.update(passed)
                 return True
             following = self.after(before)
@@ -123,18 +130,6 @@ class _Run:
     def _stop(self, axis: int) -> int:
         last = self.last[axis]
         return self.grid[axis] if last is None else last + 1
-
-    def _move(
-        self, before: tuple[int, ...], index: tuple[int, ...], axis: int, n_passed: int
-    ) -> None:
-        is_expected = index == self.after(before)
-        for k in range(axis + 1, len(index)):
-            self.last[k] = before[k]
-        self.current = index
-        self.n_chunks += 1
-        self.n_ahead -= 1 + n_passed
-        if not is_expected or self.n_ahead < 0:  # the run does not lead to the chunks read ahead
-            self.n_ahead, self.front = 0, index
 
     def after(self, index: tuple[int, ...]) -> tuple[int, ...] | None:
         """Return the next chunk in the box; None at the end of the grid."""
