@@ -246,10 +246,6 @@ def _describe(codec: Any) -> str:
 # ---- values
 
 
-_PLAIN_TYPES = frozenset({str, int, bool, type(None)})
-_FLOAT = {float}
-
-
 _encode = functools.partial(
     ujson.dumps, separators=(",", ":"), escape_forward_slashes=False, allow_nan=False
 )
@@ -278,22 +274,16 @@ def to_plain(value: Any, where: str = "") -> Any:
     InvalidReferences
         If a value cannot be represented in JSON.
     """
-    if type(value) in _PLAIN_TYPES:
+    if isinstance(value, str):
+        return str(value)
+    if value is None or isinstance(value, int):
         return value
     if isinstance(value, float):
         return encode_float(float(value))
-    if isinstance(value, (list, tuple)):
-        kinds = set(map(type, value))
-        if kinds <= _PLAIN_TYPES or (kinds == _FLOAT and all(map(math.isfinite, value))):
-            return list(value)
+    if isinstance(value, list | tuple):
         return [to_plain(item, where) for item in value]
-    if isinstance(value, (dict, Mapping)):  # dict first, because the check of the ABC is slow
-        return {
-            str(name): item if type(item) in _PLAIN_TYPES else to_plain(item, where)
-            for name, item in value.items()
-        }
-    if isinstance(value, (str, bool, int)):
-        return str(value) if isinstance(value, str) else value
+    if isinstance(value, Mapping):
+        return {str(name): to_plain(item, where) for name, item in value.items()}
     if isinstance(value, np.generic | np.ndarray):
         return to_plain(value.tolist(), where)
     raise InvalidReferences(

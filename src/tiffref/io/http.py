@@ -150,7 +150,11 @@ class HttpFile:
         self, ranges: Sequence[tuple[int, int]], expected: Source | None = None
     ) -> list[bytes]:
         """Read ranges (offset, length) concurrently; shorter ones only at the object's end."""
-        return run_coroutine(self.fs, self._get_ranges, ranges, expected)
+
+        def get(offset: int, length: int) -> Any:
+            return _with_retries(self.url, length, self._get_range, offset, length, expected)
+
+        return run_coroutine(self.fs, gather, get, ranges)
 
     def read_all(self, expected: Source | None = None) -> bytes:
         """Read the whole object."""
@@ -212,14 +216,6 @@ class HttpFile:
             raise SourceError("is too large", url=self.url, got=f"{size} bytes", expected=at_most)
         check_unchanged(expected, response.source(self.url))
         return response.body
-
-    async def _get_ranges(
-        self, ranges: Sequence[tuple[int, int]], expected: Source | None
-    ) -> list[bytes]:
-        def get(offset: int, length: int) -> Any:
-            return _with_retries(self.url, length, self._get_range, offset, length, expected)
-
-        return await gather(get, ranges)
 
     async def _get_range(self, offset: int, length: int, expected: Source | None) -> bytes:
         """Read a range; servers may send less, and are asked for the rest (RFC 9110, 15.3.7)."""

@@ -396,11 +396,13 @@ def _choose_to_cache(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher
 
 
 def _read_local(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher) -> None:
-    is_plain = reading.is_plain[chosen].all()
-    max_bytes = LOCAL_PLAIN_RANGE_BYTES if is_plain else LOCAL_RANGE_BYTES
+    is_plain = reading.is_plain[chosen]
+    max_bytes = LOCAL_PLAIN_RANGE_BYTES if is_plain.all() else LOCAL_RANGE_BYTES
     ranges = _merge(reading, chosen, LOCAL_GAP_BYTES, max_bytes)
     pending = deque(range(len(ranges)))
-    n_tasks = min(len(ranges), N_CORES, _decoded_bytes(reading, chosen) // LOCAL_TASK_BYTES + 1)
+    n_samples = int(np.count_nonzero(~is_plain)) * math.prod(reading.array.chunks)
+    n_bytes = n_samples * reading.array.dtype.itemsize + int(reading.length[chosen[is_plain]].sum())
+    n_tasks = min(len(ranges), N_CORES, n_bytes // LOCAL_TASK_BYTES + 1)
     work = functools.partial(_read_ranges, reading, chosen, ranges, pending, fetch)
     tasks = [decode_pool().submit(work) for _ in range(n_tasks - 1)]
     try:
@@ -411,14 +413,6 @@ def _read_local(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher) -> 
     finally:
         pending.clear()
         _cancel_or_wait(tasks)
-
-
-def _decoded_bytes(reading: Reading, chosen: NDArray[np.int64]) -> int:
-    """Return the decoded size of chunks; of plain chunks, the bytes to read."""
-    is_plain = reading.is_plain[chosen]
-    n_samples = np.count_nonzero(~is_plain) * math.prod(reading.array.chunks)
-    n_plain = int(reading.length[chosen[is_plain]].sum()) if is_plain.any() else 0
-    return int(n_samples) * reading.array.dtype.itemsize + n_plain
 
 
 def _read_ranges(
