@@ -296,17 +296,18 @@ def _parse_block(
         rest = np.flatnonzero(n_codes == width)
         while len(rest):
             first = int(starts[rest[0]])
-            layout = _read_layout(pattern, block[first : first + width])
+            line = block[first : first + width]
+            url, spans = _read_layout(pattern, line)
             n_layouts += 1
             if n_layouts > _MAX_LAYOUTS:
                 raise Irregular("too many layouts")
             windows = np.ndarray((len(codes) - width + 1,), f"V{width}", codes, 0, (1,))
             lines = windows[starts[rest]].view(np.uint8).reshape(-1, width)
-            is_same, digits = _match(layout, lines)
+            is_same, digits = _match(np.frombuffer(line, np.uint8), spans, lines)
             rows, rest = rest[is_same], rest[~is_same]
-            source[rows] = urls.setdefault(layout.url, len(urls))
-            begins[layout.url] = min(int(rows[0]), begins.get(layout.url, len(starts)))
-            for column, span in zip(numbers, layout.numbers, strict=True):
+            source[rows] = urls.setdefault(url, len(urls))
+            begins[url] = min(int(rows[0]), begins.get(url, len(starts)))
+            for column, span in zip(numbers, spans, strict=True):
                 column[rows] = _parse_digits(digits[:, slice(*span)])
     *index, offset, length = numbers
     if any(i.max() >= n for i, n in zip(index, grid, strict=True)) or not length.all():
@@ -333,15 +334,6 @@ def _find_ends(codes: NDArray[np.uint8], mark: bytes) -> NDArray[np.intp]:
 # ---- lines of the same layout
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """A line of text as `codes`; lines of this layout differ only in the digits at `numbers`."""
-
-    codes: NDArray[np.uint8]
-    url: str
-    numbers: list[tuple[int, int]]
-
-
 def _compile_line(prefix: bytes, array: ArrayMetadata, spacing: Spacing) -> re.Pattern[bytes]:
     separator = re.escape(array.rule.separator.encode())
     if b"\\/" in prefix:
@@ -356,7 +348,8 @@ def _compile_line(prefix: bytes, array: ArrayMetadata, spacing: Spacing) -> re.P
     return re.compile(b"".join(part if n % 2 else re.escape(part) for n, part in enumerate(parts)))
 
 
-def _read_layout(pattern: re.Pattern[bytes], line: bytes) -> _Layout:
+def _read_layout(pattern: re.Pattern[bytes], line: bytes) -> tuple[str, list[tuple[int, int]]]:
+    """Return the URL of a line, and where its numbers are."""
     match = pattern.fullmatch(line)
     if match is None:
         raise Irregular(line)
@@ -365,15 +358,15 @@ def _read_layout(pattern: re.Pattern[bytes], line: bytes) -> _Layout:
     address = json.loads(match[url].decode())
     if "{" in address or max(stop - start for start, stop in numbers) > _MAX_DIGITS:
         raise Irregular(line)
-    return _Layout(np.frombuffer(line, np.uint8), address, numbers)
+    return address, numbers
 
 
 def _match(
-    layout: _Layout, lines: NDArray[np.uint8]
+    first: NDArray[np.uint8], spans: list[tuple[int, int]], lines: NDArray[np.uint8]
 ) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
-    """Return a mask of the lines of a layout, and these with values instead of digits."""
-    low, span = layout.codes.copy(), np.zeros_like(layout.codes)
-    for start, stop in layout.numbers:
+    """Return a mask of the lines that differ from the first only in digits, and their values."""
+    low, span = first.copy(), np.zeros_like(first)
+    for start, stop in spans:
         low[start:stop], span[start:stop] = _ZERO, 9
     digits = lines - low
     fits = digits <= span
@@ -381,7 +374,7 @@ def _match(
     if not fits.all():
         is_same = fits.all(axis=1)
         digits = digits[is_same]
-    leading = [start for start, stop in layout.numbers if stop - start > 1]
+    leading = [start for start, stop in spans if stop - start > 1]
     if not digits[:, leading].all():
         raise Irregular("a number with leading zeros")
     return is_same, digits

@@ -282,14 +282,9 @@ def _scan_files(
 
 
 def _check_whole_files(mode: CHUNKMODE | None, options: Mapping[str, Any]) -> None:
-    kept = {
-        "chunkmode": (None, CHUNKMODE.FILE),
-        "key": (None,),
-        "series": (None, 0),
-        "level": (None, 0),
-    }
-    for name, values in kept.items():
-        value = mode if name == "chunkmode" else options.get(name)
-        if value not in values:
+    kept = {"chunkmode": (None, CHUNKMODE.FILE), "key": (None,), "series": (None, 0),
+            "level": (None, 0)}  # fmt: skip
+    for name, value in {**options, "chunkmode": mode}.items():
+        if value not in kept.get(name, (value,)):
             what, expected = "files read by a function are always one chunk", "chunkmode='file'"
             raise SelectionError(what, got=f"{name}={value!r}", expected=expected)
