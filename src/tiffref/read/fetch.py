@@ -19,7 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, Future
 from functools import cache
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from weakref import ref
 
 import numpy as np
@@ -42,6 +42,8 @@ from ..references import References
 
 if TYPE_CHECKING:
     import fsspec
+
+_Result = TypeVar("_Result")
 
 VERIFY = ("first", "always", "never")
 _CHECK_LIFETIME_S = 2.0
@@ -187,28 +189,22 @@ class Fetcher:
         StaleSource
             If it has changed since it was scanned.
         """
-        opened, finish_check, expected = self._begin_check(source)
         _check_end(source, offset, length)
-        data = opened.read(offset, length, expected)
-        finish_check()
+        data = self._checked(source, lambda file, state: file.read(offset, length, state))
         if len(data) != length:
             raise _wrong_length(source.url, offset, length, len(data))
         return data
 
     def read_into(self, source: Source, offset: int, buffer: memoryview) -> None:
         """Read a byte range into a buffer; errors as in `read`."""
-        opened, finish_check, expected = self._begin_check(source)
         _check_end(source, offset, len(buffer))
-        n_read = opened.read_into(offset, buffer, expected)
-        finish_check()
+        n_read = self._checked(source, lambda file, state: file.read_into(offset, buffer, state))
         if n_read != len(buffer):
             raise _wrong_length(source.url, offset, len(buffer), n_read)
 
     def read_all(self, source: Source) -> bytes:
         """Read a whole source; errors as in `read`."""
-        opened, finish_check, expected = self._begin_check(source)
-        data = opened.read_all(expected)
-        finish_check()
+        data = self._checked(source, lambda file, state: file.read_all(state))
         if source.size is not None and len(data) != source.size:
             raise _wrong_length(source.url, 0, source.size, len(data))
         return data
@@ -218,10 +214,7 @@ class Fetcher:
 
         The source is checked as for a read; errors as in `read`.
         """
-        opened, finish_check, expected = self._begin_check(source)
-        identity = opened.identity(expected)
-        finish_check()
-        return identity
+        return self._checked(source, lambda file, state: file.identity(state))
 
     def check_missing(self, manifest: Manifest, flat: NDArray[np.int64]) -> None:
         """Check the files of missing chunks, which may have been written since the scan.
@@ -239,13 +232,11 @@ class Fetcher:
                     files.add(int(rows[0]))
         for row in files:
             source = manifest.sources[row]
-            if not _has_state(source):
-                continue
-            opened, finish_check, expected = self._begin_check(source)
-            if expected is not None and not opened.is_local:  # here is no read that verifies it
-                finish_check = self._share_check(source, opened)
-            opened.identity(expected)
-            finish_check()
+            if _has_state(source):
+                self.identity(source)
+                opened = self.open(source.url)
+                if opened.verifies_reads and not opened.is_local and self.verify != "never":
+                    self._share_check(source, opened)()  # here is no read that verifies it
 
     def size(self, source: Source) -> int:
         """Return the size of a source in bytes, from the manifest if it is known there.
@@ -269,28 +260,32 @@ class Fetcher:
         OPEN_FILES.remove(self)
         self.sources.clear()
 
-    def _begin_check(self, source: Source) -> tuple[ByteSource, Callable[[], None], Source | None]:
-        """Start the check of a source.
+    def _checked(
+        self, source: Source, read: Callable[[ByteSource, Source | None], _Result]
+    ) -> _Result:
+        """Check a source, and call `read` with it and the `expected` argument of its reads.
 
-        Returns the open source, a function that waits for the check, and the `expected` argument of
-        reads. If reads of a remote source do not verify it, the check is a separate request, which
-        runs concurrently with the first read. Concurrent readers of a source share one check.
+        If reads of a remote source do not verify it, the check is a separate request, which runs
+        concurrently with the first read. Concurrent readers of a source share one check.
         """
         opened = self.open(source.url)
         if self.verify == "never":
-            return opened, _do_nothing, None
+            return read(opened, None)
         if self.verify == "first" and not (opened.verifies_reads or opened.is_local):
-            return opened, self._share_check(source, opened), None
+            finish_check = self._share_check(source, opened)
+            result = read(opened, None)
+            finish_check()
+            return result
         if not opened.verifies_reads or (self.verify == "always" and opened.is_local):
             self._check_unchanged(source, opened)
-        return opened, _do_nothing, source if opened.verifies_reads else None
+        return read(opened, source if opened.verifies_reads else None)
 
     def _share_check(self, source: Source, opened: ByteSource) -> Callable[[], None]:
         """Start a check, unless one is running or was a moment ago; return what waits for it."""
         checked, then = self._fresh.get(source.url, (None, 0.0))
         # by identity, which is faster than equality
         if checked is source and time.monotonic() - then < _CHECK_LIFETIME_S:
-            return _do_nothing
+            return lambda: None
         with self._lock:
             check = self._checks.get(source)
             if check is None:
@@ -373,10 +368,6 @@ def _open_file(source: Any) -> Any:
     if handle is not None:
         return getattr(handle, "_fh", None)
     return source if hasattr(source, "fs") or hasattr(source, "seek") else None
-
-
-def _do_nothing() -> None:
-    """Return: there is no check to wait for."""
 
 
 def _has_state(source: Source) -> bool:
