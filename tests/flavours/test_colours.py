@@ -11,7 +11,7 @@ from ifds import As, image, write_tiff
 from ways import assert_pixels, pixels, scan
 
 import tiffref
-from tiffref.errors import MalformedTiff, MetadataWarning
+from tiffref.errors import MalformedTiff, MetadataWarning, TruncationWarning
 
 PROFILE = b"\0" * 36 + b"acsp" + b"\0" * 88
 
@@ -118,13 +118,16 @@ def test_a_color_map_of_the_wrong_size_is_ignored(tmp_path, size):
     assert "color_table" not in attributes
 
 
-@pytest.mark.parametrize("bits", [32, 65000])
-def test_samples_too_large_for_a_colour_table(tmp_path, bits):
+@pytest.mark.parametrize(
+    ("bits", "also"), [(32, ()), (65000, (TruncationWarning,))]
+)  # no dtype has 65000 bits
+def test_samples_too_large_for_a_colour_table(tmp_path, bits, also):
     path = tmp_path / "a.tif"
     tags = {258: bits, 262: 3, 320: As(3, [257] * 768)}
     write_tiff(path, [image(pixels(20, 24, dtype="u4"), tags)])
-    with pytest.warns(MetadataWarning):
+    with pytest.warns((MetadataWarning, *also)) as caught:
         scan(path)
+    assert {one.category for one in caught} == {MetadataWarning, *also}
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2"])
