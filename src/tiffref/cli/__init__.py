@@ -113,23 +113,20 @@ complete -o filenames -F _tiffref tiffref
 
 
 def _completion(arguments: argparse.Namespace) -> int:
-    print(_SHELLS[arguments.shell](_list_options(build_parser())), end="")
+    print(_SHELLS[arguments.shell](_list_options()), end="")
     return console.OK
 
 
-def _list_options(parser: console.Parser) -> dict[str, list[str]]:
+def _list_options() -> dict[str, list[str]]:
     """Return the options of each command, including those of its actions."""
     words = {}
-    for name, command in _subparsers(parser).items():
-        parts = [command, *_subparsers(command).values()]
-        words[name] = sorted({option for part in parts for option in part.options()})
-        words[name] += sorted(_subparsers(command))
+    for name, command in COMMANDS.items():
+        options: set[str] = set()
+        for part in (command, *command.actions.values()):
+            part.add_to(parser := console.Parser())
+            options |= {*parser.options()}
+        words[name] = [*sorted(options), *sorted(command.actions)]
     return words
-
-
-def _subparsers(parser: console.Parser) -> Mapping[str, console.Parser]:
-    groups = [group for group in parser._actions if isinstance(group, argparse._SubParsersAction)]
-    return groups[0].choices if groups else {}
 
 
 def _bash(options: Mapping[str, list[str]]) -> str:

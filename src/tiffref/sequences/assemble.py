@@ -54,7 +54,6 @@ METADATA = frozenset({"georeference", "nodata"})
 _VALUE_ATTRIBUTES = ("scale_factor", "add_offset", "scales", "offsets", "units")
 """Attributes that define the meaning of values."""
 MAX_REPORTED = 1000
-_GEO_KEYS = (34735, 34736, 34737)
 _WITHOUT_OVERVIEWS = "Pass level=0 to drop overviews."
 
 
@@ -496,11 +495,9 @@ def _describe_mosaic(
     top, left = corners.argmin(axis=0)
     a, _, x, _, e, _ = _transform(parts[left])
     y = _transform(parts[top])[5]
-    first = parts[0].georeference
-    tags = {code: first[code] for code in _GEO_KEYS if code in first}
     report = Report(parts[0].url)
-    whole = Placement((a, 0.0, x, 0.0, e, y))
-    reference = replace(read_georeference(tags, report), placement=whole)
+    reference = read_georeference(parts[0].georeference, report)
+    reference = replace(reference, placement=Placement((a, 0.0, x, 0.0, e, y)))
     planes = {path: _plane(array, path) for path, array in arrays.items()}
     levels = {
         path: describe_level(reference, plane, [*planes["image"].values()], report)
