@@ -115,16 +115,10 @@ class TiffrefError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        place = [
-            text
-            for text, value in (
-                (printable(f"{self.url}"), self.url),
-                (f"IFD {self.ifd}", self.ifd),
-                (printable(f"{self.tag}"), self.tag),
-            )
-            if value not in (None, "")
-        ]
-        parts = [f"{', '.join(place)}: {self.what}" if place else self.what]
+        ifd = None if self.ifd is None else f"IFD {self.ifd}"
+        named = [part for part in (self.url, ifd, self.tag) if part not in (None, "")]
+        place = printable(", ".join(map(str, named)))
+        parts = [f"{place}: {self.what}" if place else self.what]
         if self.got is not None:
             parts.append(printable(f"got {self.got}"))
         if self.expected is not None:
@@ -474,8 +468,6 @@ class CollectedWarnings(list[str]):
 
 
 _collected: ContextVar[CollectedWarnings | None] = ContextVar("collected", default=None)
-
-
 _OWN_MODULES = f"{__package__}."
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tiffref.catalog.executors import JobQueue, Pool, open_pool
+from tiffref.catalog.executors import Pool, open_pool, run_batches
 from tiffref.errors import CatalogError
 
 PIECES = [(n, n + 1) for n in range(0, 40, 2)]
@@ -23,7 +23,7 @@ def hand_out(pool: Pool, run: Any) -> tuple[list[int], list[tuple[int, str]]]:
     def note(job: int, error: BaseException) -> None:
         lost.append((job, type(error).__name__))
 
-    JobQueue(pool, run, done.extend, note).run_all(PIECES)
+    run_batches(pool, run, PIECES, done.extend, note)
     return sorted(done), lost
 
 

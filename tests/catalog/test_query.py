@@ -249,6 +249,14 @@ def test_folders_that_are_not_there(tmp_path: Path) -> None:
         catalog.build(tmp_path / "none", tmp_path / "catalog")
 
 
+def test_the_index_in_the_current_folder(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(built / "c")
+    opened = catalog.open("catalog.parquet").query(where={"tile": "A"}, time="2022-05-01")
+    assert opened.references().main_path == "image"
+    monkeypatch.chdir(built)
+    assert len(catalog.open("c/catalog.parquet")) == 4
+
+
 def test_names_that_are_too_long(tmp_path: Path) -> None:
     for call in (catalog.open, lambda name: catalog.build(name, tmp_path / "catalog")):
         with pytest.raises(TiffrefError):

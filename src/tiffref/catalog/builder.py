@@ -30,7 +30,7 @@ from ..io.urls import check_address, has_scheme, local_path, shared_folder
 from ..sequences.inputs import find_files, natural_key, read_fields, read_plain
 from ..sequences.stack import SequenceOptions, scan_sequence
 from ..tiff.scan import ScanOptions, scan
-from .executors import OPENERS, JobQueue, Pool, open_pool
+from .executors import OPENERS, Pool, open_pool, run_batches
 from .index import INDEX, INDEX_SEAL, field_types, import_pyarrow, seal_index, write_index
 from .stac import write_stac
 from .storage import STATE, Folder, IsComplete, Journal, LocalFolder, RemoteFolder
@@ -289,7 +289,7 @@ class _BuildRun:
         size = max(1, min(_BATCH_FILES, len(todo) // (_MIN_BATCHES * pool.n_workers)))
         batches = (tuple(todo[start : start + size]) for start in range(0, len(todo), size))
         run = functools.partial(run_jobs, self.settings)
-        JobQueue(pool, run, self._record_result, self._record_failure).run_all(batches)
+        run_batches(pool, run, batches, self._record_result, self._record_failure)
 
     def _record_result(self, results: Sequence[dict[str, Any] | None]) -> None:
         rows = [row for row in results if row is not None]
@@ -559,9 +559,7 @@ def build(
         return summary
 
 
-def _open_folder(
-    output: str | os.PathLike[str], options: Mapping[str, Any] | None
-) -> LocalFolder | RemoteFolder:
+def _open_folder(output: str | os.PathLike[str], options: Mapping[str, Any] | None) -> Folder:
     text = local_path(check_address(output))
     if has_scheme(text):
         address = text.rstrip("/")

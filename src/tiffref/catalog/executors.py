@@ -23,7 +23,7 @@ from concurrent.futures import (
     wait,
 )
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from ..errors import CatalogError, requires_extra
 from ..io.clients import DaemonPool
@@ -181,78 +181,73 @@ _BATCHES_PER_WORKER = 3
 """Batches in flight per worker: enough to keep it busy, few enough for memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class JobQueue(Generic[T, R]):
-    """Runs batches of jobs on the workers of a pool.
+def run_batches(
+    pool: Pool,
+    run: Callable[[tuple[T, ...]], R],
+    batches: Iterable[tuple[T, ...]],
+    on_result: Callable[[R], None],
+    on_failure: Callable[[T, BaseException], None],
+) -> None:
+    """Run batches of jobs; if a worker fails or dies, run the jobs of its batch one by one.
 
-    Attributes
+    With no other in flight, a job whose worker dies is the cause.
+
+    Parameters
     ----------
-    pool
-        The workers.
     run
         Runs a batch, in a worker.
     on_result
         Called with each result, in this process.
     on_failure
         Called with each job that failed, and its error, in this process.
+
+    Raises
+    ------
+    CatalogError
+        If a worker cannot write its output, or the executor accepts no more work.
     """
+    waiting = iter(batches)
+    while failed := _run_until_failure(pool, run, waiting, on_result):
+        pool.restart_workers()
+        for job in itertools.chain(*(batch for batch, _ in failed)):
+            for _, error in _run_until_failure(pool, run, iter([(job,)]), on_result):
+                if isinstance(error, CatalogError):
+                    raise error
+                if isinstance(error, BrokenExecutor):
+                    pool.restart_workers()
+                on_failure(job, error)
 
-    pool: Pool
-    run: Callable[[tuple[T, ...]], R]
-    on_result: Callable[[R], None]
-    on_failure: Callable[[T, BaseException], None]
 
-    def run_all(self, batches: Iterable[tuple[T, ...]]) -> None:
-        """Run all batches; if a worker fails or dies, run the jobs of its batch one by one.
-
-        With no other in flight, a job whose worker dies is the cause.
-
-        Raises
-        ------
-        CatalogError
-            If a worker cannot write its output, or the executor accepts no more work.
-        """
-        waiting = iter(batches)
-        while failed := self._run_batches(waiting):
-            self.pool.restart_workers()
-            for job in itertools.chain(*(batch for batch, _ in failed)):
-                for _, error in self._run_batches(iter([(job,)])):
-                    if isinstance(error, CatalogError):
-                        raise error
-                    if isinstance(error, BrokenExecutor):
-                        self.pool.restart_workers()
-                    self.on_failure(job, error)
-
-    def _run_batches(
-        self, waiting: Iterator[tuple[T, ...]]
-    ) -> list[tuple[tuple[T, ...], BaseException]]:
-        """Run batches, a few ahead of the workers, until one fails; return failures and errors."""
-        running: dict[Future[R], tuple[T, ...]] = {}
-        failed: list[tuple[tuple[T, ...], BaseException]] = []
-        while True:
-            n_free = _BATCHES_PER_WORKER * self.pool.n_workers - len(running)
-            for batch in itertools.islice(waiting, 0 if failed else n_free):
-                try:
-                    running[self.pool.executor.submit(self.run, batch)] = batch
-                except (
-                    BrokenExecutor,
-                    RuntimeError,
-                ) as error:  # RuntimeError: shut down by its owner
-                    refused = CatalogError(
-                        "the executor accepts no more work",
-                        got=f"{type(error).__name__}: {error}",
-                        hint="Run the build again: it continues where it stopped.",
-                    )
-                    failed.append((batch, refused))
-                    break
-            if not running:
-                return failed
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                batch, cause = running.pop(future), future.exception()
-                if isinstance(cause, CatalogError):
-                    raise cause
-                if cause is None:
-                    self.on_result(future.result())
-                else:
-                    failed.append((batch, cause))
+def _run_until_failure(
+    pool: Pool,
+    run: Callable[[tuple[T, ...]], R],
+    waiting: Iterator[tuple[T, ...]],
+    on_result: Callable[[R], None],
+) -> list[tuple[tuple[T, ...], BaseException]]:
+    """Run batches, a few ahead of the workers, until one fails; return failures and errors."""
+    running: dict[Future[R], tuple[T, ...]] = {}
+    failed: list[tuple[tuple[T, ...], BaseException]] = []
+    while True:
+        n_free = _BATCHES_PER_WORKER * pool.n_workers - len(running)
+        for batch in itertools.islice(waiting, 0 if failed else n_free):
+            try:
+                running[pool.executor.submit(run, batch)] = batch
+            except RuntimeError as error:  # broken, or shut down by its owner
+                refused = CatalogError(
+                    "the executor accepts no more work",
+                    got=f"{type(error).__name__}: {error}",
+                    hint="Run the build again: it continues where it stopped.",
+                )
+                failed.append((batch, refused))
+                break
+        if not running:
+            return failed
+        finished, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in finished:
+            batch, cause = running.pop(future), future.exception()
+            if isinstance(cause, CatalogError):
+                raise cause
+            if cause is None:
+                on_result(future.result())
+            else:
+                failed.append((batch, cause))

@@ -324,6 +324,7 @@ INDEX_SEAL = f"{STATE}/seal"
 _BLOCK_ROWS = 500
 """Rows that are Python objects at the same time, about 5 KB each."""
 _GROUP_BLOCKS = 20
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
 _GEO = {
     "version": "1.1.0",
     "primary_column": "geometry",
@@ -332,15 +333,10 @@ _GEO = {
             "encoding": "WKB",
             "orientation": "counterclockwise",
             "geometry_types": [],  # not known: rustac 0.9 cannot read null as a MultiPolygon
-            "covering": {
-                "bbox": {side: ["bbox", side] for side in ("xmin", "ymin", "xmax", "ymax")}
-            },
+            "covering": {"bbox": {side: ["bbox", side] for side in _SIDES}},
         }
     },
 }
-_SIDES = ("xmin", "ymin", "xmax", "ymax")
-
-
 import_pyarrow = functools.partial(parquet.import_pyarrow, "catalog", "catalogs need pyarrow")
 
 
@@ -509,7 +505,7 @@ def read_catalog_file(
     folder: str, name: str, storage_options: Mapping[str, Any] | None = None
 ) -> bytes:
     """Read a file in the folder of a catalog; the file system raises errors of its own."""
-    fs, root = url_to_fs(folder or ".", storage_options)
+    fs, root = url_to_fs(folder or "/", storage_options)
     return read_file(fs, f"{root}/{name}")
 
 

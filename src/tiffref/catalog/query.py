@@ -76,7 +76,7 @@ def open_catalog(
         If pyarrow is not installed.
     """
     text = check_address(path).rstrip("/")
-    folder = text.removesuffix(f"/{INDEX}") if text.endswith(INDEX) else text
+    folder = "." if text == INDEX else text.removesuffix(f"/{INDEX}")
     pa = import_pyarrow()
     try:
         data = read_catalog_file(folder, INDEX, storage_options)
@@ -100,7 +100,7 @@ def open_catalog(
             "not a catalog: its index lacks columns", url=folder, got=f"no {', '.join(missing)}"
         )
     if allow is None and not is_own_index(folder, data, storage_options):
-        allow = [f"{folder or '.'}/", *allowed_by_environment()]
+        allow = [f"{folder}/", *allowed_by_environment()]
     trusted = (allow,) if isinstance(allow, str) else allow
     return Catalog(folder, table, storage_options, None if trusted is None else tuple(trusted))
 
@@ -207,7 +207,7 @@ class Catalog:
             )  # fmt: skip
         path = f"{self.folder}/{chosen[0]['references']}"
         if self.allow is not None:
-            AllowList([*self.allow, f"{self.folder or '.'}/"]).check(path)
+            AllowList([*self.allow, f"{self.folder}/"]).check(path)
         references = References.open(path, self.storage_options)
         if self.allow is None and references.allow is not None:
             # sealed by a worker with another key: the user's own index vouches for the file

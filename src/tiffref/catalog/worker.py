@@ -48,7 +48,6 @@ from ..metadata.cf import parse_date, read_time_coordinate
 from ..metadata.gdal import with_bands
 from ..metadata.report import Report
 from ..model.array import Array, Group
-from ..model.codec import SegmentCodec
 from ..model.manifest import MISSING, Source
 from ..references import References, write_document
 from ..sequences.inputs import FileList
@@ -56,7 +55,7 @@ from ..sequences.stack import scan_sequence
 from ..signatures import public_url
 from ..tiff.scan import scan
 from ..tiff.sidecars import file_states, has_sidecars, sidecar_state
-from .executors import JobQueue, Pool
+from .executors import Pool, run_batches
 from .index import outline_of_points
 from .storage import Folder, Journal, checksum
 
@@ -232,10 +231,8 @@ def _place(group: Group, array: Array) -> dict[str, Any]:
 
 
 def _name_codec(array: Array) -> str:
-    codec = array.codecs[0]
-    if not isinstance(codec, SegmentCodec):
-        return "foreign"
-    name = COMPRESSIONS[codec.compression].name if codec.compression in COMPRESSIONS else "unknown"
+    codec: Any = array.codecs[0]
+    name = COMPRESSIONS[codec.compression].name
     return name if codec.predictor == 1 else f"{name}+predictor{codec.predictor}"
 
 
@@ -250,13 +247,10 @@ def _time(references: References) -> str | None:
     """Return the acquisition time of the image in ISO 8601 format."""
     variable = references.group.children.get("time")
     if isinstance(variable, Array) and variable.shape == ():
-        units = str(variable.attributes.get("units", ""))
-        data = variable.manifest.inlined.get(0, b"")
-        if len(data) == 8:
-            number = np.frombuffer(data, variable.dtype.newbyteorder("<"))[0]
-            moment = read_time_coordinate(units, int(number))
-            if moment is not None:
-                return moment.replace(tzinfo=None).isoformat()
+        number = np.frombuffer(variable.manifest.inlined[0], "<i8")[0]
+        moment = read_time_coordinate(variable.attributes["units"], int(number))
+        if moment is not None:
+            return moment.replace(tzinfo=None).isoformat()
     return _iso(references.group[references.main_path].attributes.get("time_coverage_start"))
 
 
@@ -508,13 +502,13 @@ def combine_groups(
             else:
                 yield (planned,)
 
-    run = functools.partial(_write_combined_set, settings, combined)
-
-    def record_failure(planned: _CombinedSet, error: BaseException) -> None:
-        record({**planned[0], **_failure(error)})
-
-    queue = JobQueue(pool, run, record, record_failure)
-    queue.run_all(changed_sets())
+    run_batches(
+        pool,
+        functools.partial(_write_combined_set, settings, combined),
+        changed_sets(),
+        on_result=record,
+        on_failure=lambda planned, error: record({**planned[0], **_failure(error)}),
+    )
     rows = [done[name] for name in groups]
     for path in {row.get("path") for row in previous.values()} - {row.get("path") for row in rows}:
         if path is not None:

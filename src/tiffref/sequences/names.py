@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..errors import ManifestMismatch, SelectionError, did_you_mean, first_few
+from ..io.urls import shared_folder
 from ..signatures import public_url
 
 _FIELD = re.compile(r"\{(?P<name>\w*)(?::(?P<format>[^{}]*))?\}")
@@ -27,59 +28,45 @@ _DIRECTIVES = {
 
 _AXIS = r"([qlpactxyz]|ch|tp)(\d{1,4})"
 _TIME_8 = {"time": "%Y%m%d"}
-PRESETS: Mapping[str, tuple[tuple[str, ...], Mapping[str, str]]] = {
+PRESETS: Mapping[str, tuple[Mapping[str, str], *tuple[str, ...]]] = {
     "sentinel-2": (
-        (
-            r"(?:^|_)T(?P<tile>\d{2}[A-Z]{3})_(?P<time>\d{8})T\d{6}_(?P<band>[A-Z0-9]{3})(?:_\d+m)?\.",
-            r"S2[A-D]_T?(?P<tile>\d{1,2}[A-Z]{3})_(?P<time>\d{8})_\d+_L\d[AC][_/](?P<band>\w+)\.",
-        ),
         {"tile": "str", "band": "str", **_TIME_8},
+        r"(?:^|_)T(?P<tile>\d{2}[A-Z]{3})_(?P<time>\d{8})T\d{6}_(?P<band>[A-Z0-9]{3})(?:_\d+m)?\.",
+        r"S2[A-D]_T?(?P<tile>\d{1,2}[A-Z]{3})_(?P<time>\d{8})_\d+_L\d[AC][_/](?P<band>\w+)\.",
     ),
     "landsat": (
-        (
-            r"L[A-Z]\d{2}_L[A-Z0-9]{3}_(?P<tile>\d{6})_(?P<time>\d{8})_\d{8}_\d{2}_(?:T1|T2|RT)_"
-            r"(?P<band>\w+)\.",
-        ),
         {"tile": "str", "band": "str", **_TIME_8},
+        r"L[A-Z]\d{2}_L[A-Z0-9]{3}_(?P<tile>\d{6})_(?P<time>\d{8})_\d{8}_\d{2}_(?:T1|T2|RT)_"
+        r"(?P<band>\w+)\.",
     ),
     "modis": (
-        (
-            r"M[OYC]D\w+\.A(?P<time>\d{7})\.(?P<tile>h\d{2}v\d{2})\.\d{3}(?:\.\d{13})?"
-            r"[._](?P<band>\w+)\.",
-        ),
         {"tile": "str", "band": "str", "time": "%Y%j"},
+        r"M[OYC]D\w+\.A(?P<time>\d{7})\.(?P<tile>h\d{2}v\d{2})\.\d{3}(?:\.\d{13})?"
+        r"[._](?P<band>\w+)\.",
     ),
     "cellvoyager": (
-        (
-            r"_(?P<row>[A-P])(?P<column>\d{2})_T(?P<t>\d{4})F(?P<field>\d{3})L\d{2}A\d{2}"
-            r"Z(?P<z>\d{2})C(?P<c>\d{2})\.",
-        ),
         {"row": "str"},
+        r"_(?P<row>[A-P])(?P<column>\d{2})_T(?P<t>\d{4})F(?P<field>\d{3})L\d{2}A\d{2}"
+        r"Z(?P<z>\d{2})C(?P<c>\d{2})\.",
     ),
     "opera": (
-        (
-            r"r(?P<row>\d{2})c(?P<column>\d{2})f(?P<field>\d{2,3})p(?P<z>\d{2,3})"
-            r"-ch(?P<c>\d+)sk(?P<t>\d+)fk\d+fl\d+\.",
-        ),
         {},
+        r"r(?P<row>\d{2})c(?P<column>\d{2})f(?P<field>\d{2,3})p(?P<z>\d{2,3})"
+        r"-ch(?P<c>\d+)sk(?P<t>\d+)fk\d+fl\d+\.",
     ),
     "incell": (
-        (
-            r"(?P<row>[A-P]) - (?P<column>\d+)\(fld (?P<field>\d+) wv (?P<c>.+?)"
-            r"(?: z (?P<z>\d+))?(?: tm (?P<t>\d+))?\)\.",
-        ),
         {"row": "str", "c": "str"},
+        r"(?P<row>[A-P]) - (?P<column>\d+)\(fld (?P<field>\d+) wv (?P<c>.+?)"
+        r"(?: z (?P<z>\d+))?(?: tm (?P<t>\d+))?\)\.",
     ),
     "micromanager": (
-        (
-            r"img_channel(?P<c>\d+)_position(?P<position>\d+)_time(?P<t>\d+)_z(?P<z>\d+)\.",
-            r"img_(?P<t>\d{9})_(?P<c>.+)_(?P<z>\d{3})\.",
-        ),
         {},
+        r"img_channel(?P<c>\d+)_position(?P<position>\d+)_time(?P<t>\d+)_z(?P<z>\d+)\.",
+        r"img_(?P<t>\d{9})_(?P<c>.+)_(?P<z>\d{3})\.",
     ),
-    "axes": ((r"(?i)_?" + _AXIS + rf"(?:_?{_AXIS})?" * 6,), {}),
+    "axes": ({}, r"(?i)_?" + _AXIS + rf"(?:_?{_AXIS})?" * 6),
 }
-"""Name -> regular expressions (the first one that matches all names is used), and formats."""
+"""Name -> formats, and regular expressions: the first one that matches all names is used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +142,7 @@ def parse_pattern(text: str, formats: Mapping[str, str] | None = None) -> NamePa
     """
     _check_syntax(text)
     if text in PRESETS:
-        expressions, own = PRESETS[text]
+        own, *expressions = PRESETS[text]
         return NamePattern(text, tuple(map(re.compile, expressions)), {**own, **(formats or {})})
     try:
         if has_fields(text):
@@ -370,10 +357,7 @@ def _path_parts(names: Sequence[str], n_parts: int) -> Iterator[list[str]]:
         yield ["/".join(path.split("/")[-n_parts:]) for path in paths]
         return
     yield [path.rsplit("/", 1)[-1] for path in paths]
-    folders = [path.rsplit("/", 1)[0].split("/") for path in (min(paths), max(paths))]
-    differ = (n for n, (a, b) in enumerate(zip(*folders, strict=False)) if a != b)
-    n_shared = next(differ, min(map(len, folders)))
-    yield ["/".join(path.split("/")[n_shared:]) for path in paths]
+    yield [path.removeprefix(shared_folder(paths)) for path in paths]
     yield paths
 
 

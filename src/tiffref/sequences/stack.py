@@ -38,7 +38,6 @@ from ..metadata.geo import locate, unify_locations
 from ..metadata.report import Report
 from ..model.array import Array, Group, check_zattrs
 from ..model.combine import group_compatible, merge_arrays, mismatch_error, reindex_axis
-from ..model.manifest import Source
 from ..references import References, damage_of, level_paths, move_series
 from .assemble import (
     MAX_REPORTED,
@@ -497,11 +496,12 @@ def _record(references: References) -> dict[str, Any]:
 def _formats(references: References, record: Mapping[str, Any]) -> dict[str, str]:
     """Return the types of the axes, since a few new values may look like another type."""
     kinds = {"U": "str", "i": "int", "f": "float"}
-    formats = {}
-    for n, dim in enumerate(record["dims"]):
-        values = _axis(references, dim, n).values
-        if values is not None and values.dtype.kind in kinds:
-            formats[dim] = kinds[values.dtype.kind]
+    axes = [_axis(references, dim, n) for n, dim in enumerate(record["dims"])]
+    formats = {
+        axis.name: kinds[axis.values.dtype.kind]
+        for axis in axes
+        if axis.values is not None and axis.values.dtype.kind in kinds
+    }
     return formats | dict(record.get("formats") or {})
 
 
@@ -520,8 +520,12 @@ def _new_files(
         seen.add(address)
         if address not in sources:
             rows.append(n)
-        elif _has_changed(sources[address], storage_options, allow):
-            changed.append(url)
+            continue
+        with closing(open_source(address, storage_options, allow)) as file:
+            try:
+                check_unchanged(sources[address], file.source)
+            except StaleSource:
+                changed.append(url)
     if changed:
         raise StaleSource(
             f"{count(len(changed), 'file')} of the sequence changed after the scan",
@@ -531,17 +535,6 @@ def _new_files(
     columns = {name: [values[n] for n in rows] for name, values in listed.columns.items()}
     bands = [listed.bands[n] for n in rows] if listed.bands else ()
     return FileList([listed.urls[n] for n in rows], columns, bands=bands, allow=allow)
-
-
-def _has_changed(
-    source: Source, storage_options: Mapping[str, Any] | None, allow: AllowList | None
-) -> bool:
-    with closing(open_source(source.url, storage_options, allow)) as file:
-        try:
-            check_unchanged(source, file.source)
-        except StaleSource:
-            return True
-    return False
 
 
 def _join(
