@@ -462,6 +462,43 @@ def test_zeros_are_not_the_end_of_webp(tmp_path, how, lossless, order):
     check_zeros_at_ends(path, 150, "WebP")
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("how", [{"tile": (32, 32)}, {"rowsperstrip": 16}])
+def test_zeros_are_not_the_end_of_jpeg_xr(tmp_path, how, order):
+    path = tmp_path / "a.tif"
+    data = np.random.default_rng(3).integers(0, 99, (96, 96), "u1")
+    how = {**how, "compression": "jpegxr", "compressionargs": {"level": 80}}
+    tifffile.imwrite(path, data, byteorder=order, metadata=None, **how)
+    tiffref.scan(path, strict=True).write_fsspec(tmp_path / "a.json")
+    check_zeros_at_ends(path, 150, "JPEG XR")
+
+
+@pytest.mark.parametrize(("size", "dtype"), [(64, "u2"), (64, "f4"), (100, "u2")])
+def test_zeros_of_flat_areas_or_outside_the_image_may_end_jpeg_xr(size, dtype):
+    """Those of flat areas, or of blocks outside the image, are read or cannot be checked."""
+    codec = SegmentCodec((1, size, size, 1), np.dtype(dtype).str, 34934)
+    data = np.random.default_rng(0).integers(0, 256, (size, size)).astype(dtype) * 257
+    data[size // 2 : 64] = 0
+    stream = imagecodecs.jpegxr_encode(data, level=75)
+    assert stream.endswith(bytes(16))
+    samples = decode_segment(codec, stream)
+    assert not runs_short(codec, stream, size)
+    np.testing.assert_array_equal(samples[0, ..., 0], imagecodecs.jpegxr_decode(stream))
+
+
+def test_equal_codes_of_lossless_webp_are_no_zeros():
+    """The decoder reads these zeros to their end, as codes of one color."""
+    data = np.random.default_rng(3).integers(0, 256, (64, 64, 4), "u1")
+    stream = imagecodecs.webp_encode(data, lossless=True)
+    codec, cut = (
+        SegmentCodec((1, 64, 64, 4), "|u1", 50001),
+        stream[:9000] + bytes(len(stream) - 9000),
+    )
+    np.testing.assert_array_equal(decode_segment(codec, stream)[0], data)
+    with pytest.raises(MalformedTiff, match="ends before its last sample"):
+        decode_segment(codec, cut)
+
+
 def test_a_whole_webp_stream_may_end_with_zeros():
     codec = SegmentCodec((1, 512, 512, 3), "|u1", 50001)
     data = np.random.default_rng(3).integers(0, 255, (512, 512, 3), "u1")

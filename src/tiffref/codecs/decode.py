@@ -52,14 +52,15 @@ from .guard import (
     DECODING_ERRORS,
     HAVE_END,
     MAX_EXPANSION,
+    N_LAST_ZEROS,
     START_OF_JPEG,
-    START_OF_WEBP,
+    START_OF_JPEGXR,
     check_expansion,
     check_image,
     has_one_scan,
     image_size,
     min_stored_bytes,
-    webp_end,
+    stream_end,
 )
 from .table import check_supported, compression_of
 from .unpack import FLOATING_POINT, NO_PREDICTOR, Layout, Shape, layout_of, stored_codec, unpredict
@@ -423,15 +424,30 @@ def check_not_truncated(decode: Callable[[bytes], NDArray], data: Any, image: ND
 
 def _is_whole(decode: Callable[[bytes], NDArray], data: Any, samples: NDArray) -> bool:
     """Return whether a stream without its end has all samples, by those of changed streams."""
-    if data[:4] == START_OF_WEBP:  # a complete stream is read to its end
-        start = bytes(data[: webp_end(data) - 8])
-        return not all(_decodes_to(decode, start + tail[:8], samples) for tail in _TAILS[:3])
+    if 0 < stream_end(data) <= len(data):
+        return _is_read_to_its_end(decode, bytes(data[: stream_end(data)]), samples)
     is_jpeg = data[:2] == START_OF_JPEG
     if is_jpeg and not has_one_scan(data):
         return False  # it may end between two scans
     start = _written_part(data)
     tails = (*_TAILS, *_RESTARTS) if is_jpeg else _TAILS
     return all(_decodes_to(decode, start + tail, samples) for tail in tails)
+
+
+def _is_read_to_its_end(decode: Callable[[bytes], NDArray], data: bytes, samples: NDArray) -> bool:
+    """Return whether a stream of WebP or JPEG XR that ends in zeros is whole, and they are codes.
+
+    Zeros of a part that was never written are other codes: they end earlier, or not at all. Of
+    lossless WebP they may end there, but whole streams have three at most.
+    """
+    if data[12:16] == b"VP8L":
+        return False
+    if not all(_decodes_to(decode, data + tail, samples) for tail in _TAILS[:3]):
+        return False
+    if data.startswith(START_OF_JPEGXR) and any(n % 16 for n in image_size("jpegxr", data) or ()):
+        return True  # codes of blocks outside the image change no samples
+    start = data[:-N_LAST_ZEROS]
+    return not all(_decodes_to(decode, start + tail[:N_LAST_ZEROS], samples) for tail in _TAILS[:3])
 
 
 _MAX_LAST_ZEROS = 4

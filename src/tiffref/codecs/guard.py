@@ -265,7 +265,7 @@ def _jpegxr_tags(data: Any) -> dict[int, int]:
 
 
 def _jpegxr(data: bytes) -> tuple[int, int] | None:
-    tags = _jpegxr_tags(data) if data[:3] == b"II\xbc" else {}
+    tags = _jpegxr_tags(data) if data[:3] == START_OF_JPEGXR else {}
     return (tags[0xBC81], tags[0xBC80]) if {0xBC80, 0xBC81} <= tags.keys() else None
 
 
@@ -305,41 +305,39 @@ _START_OF_SCAN, _SEQUENTIAL_FRAMES = 0xDA, frozenset((0xC0, 0xC1, 0xC3, 0xC9))
 START_OF_JPEG, END_OF_JPEG = b"\xff\xd8", b"\xff\xd9"
 
 
-def _has_jpegxr_end(data: Any) -> bool:
-    """Return whether the image of a JPEG XR file ends within the bytes.
+def stream_end(data: Any) -> int:
+    """Return where a WebP or JPEG XR stream ends, by its header; 0 for other formats.
 
-    The alpha channel follows it; jxrlib writes its end instead of its byte count.
+    In JPEG XR, an alpha channel follows the image; jxrlib writes its end instead of its byte count.
     """
-    tags = _jpegxr_tags(data)
+    if data[:4] == b"RIFF":  # the byte that pads it may be left out
+        return min(8 + int.from_bytes(data[4:8], "little"), len(data))
+    tags = _jpegxr_tags(data) if data[:3] == START_OF_JPEGXR else {}
     image, n_image, alpha, n_alpha = (tags.get(tag, 0) for tag in range(0xBCC0, 0xBCC4))
     end_of_alpha = n_alpha if n_alpha > alpha else alpha + n_alpha
-    return max(image + n_image, end_of_alpha) <= len(data)
+    return max(image + n_image, end_of_alpha)
 
 
-START_OF_WEBP = b"RIFF"
+START_OF_JPEGXR = b"II\xbc"
+N_LAST_ZEROS = 8
 
 
-def webp_end(data: Any) -> int:
-    """Return where a WebP stream ends, by its header."""
-    return 8 + int.from_bytes(data[4:8], "little")
-
-
-def _has_webp_end(data: Any) -> bool:
-    """Return whether a WebP stream ends in other bytes than zeros, as nearly all do."""
-    return data[:4] != START_OF_WEBP or any(data[: webp_end(data)][-16:])
+def _has_written_end(data: Any) -> bool:
+    """Return whether the bytes reach to the end of a stream, which nearly never is zeros."""
+    end = stream_end(data)
+    return not end or (end <= len(data) and any(bytes(data[end - N_LAST_ZEROS : end])))
 
 
 HAVE_END: dict[str, Callable[[Any], bool]] = {
     "jpeg": _has_jpeg_end,
     "old_jpeg": lambda data: data[:2] != START_OF_JPEG or _has_jpeg_end(data),
-    "jpegxr": _has_jpegxr_end,
+    "jpegxr": _has_written_end,
     "jpeg2k": _has_jpeg_end,
-    "webp": _has_webp_end,
+    "webp": _has_written_end,
 }
 """Name of a decoder that makes up what a truncated stream lacks -> whether a stream has its end.
 
-Those of JPEG 2000 and WebP do so only if zeros take its place. JPEG XR has no marker of its end,
-and stores flat areas as zeros.
+Those of JPEG 2000 and WebP do so only if zeros take its place.
 """
 
 
