@@ -19,8 +19,11 @@ import tiffref
 from tiffref.errors import (
     MalformedTiff,
     MetadataWarning,
+    MissingExtra,
+    MissingSource,
     TiffrefError,
     TruncationWarning,
+    UnknownArgument,
     collect_warnings,
     install_hint,
     unreadable,
@@ -36,9 +39,10 @@ def test_a_message_has_all_parts() -> None:
     assert str(TiffrefError("wrong")) == "wrong"
 
 
-def test_errors_pickle_with_their_fields() -> None:
-    error = pickle.loads(pickle.dumps(MalformedTiff("wrong", url="a.tif", got=0)))
-    assert type(error) is MalformedTiff
+@pytest.mark.parametrize("kind", [MalformedTiff, UnknownArgument, MissingSource, MissingExtra])
+def test_errors_pickle_with_their_fields(kind: type[TiffrefError]) -> None:
+    error = pickle.loads(pickle.dumps(kind("wrong", url="a.tif", got=0)))
+    assert type(error) is kind
     assert (error.what, error.url, error.got) == ("wrong", "a.tif", 0)
 
 

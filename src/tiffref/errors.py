@@ -128,16 +128,6 @@ class TiffrefError(Exception):
         stop = "" if (self.hint or "").startswith("\n") else ". "
         return redact(printable(f"{text}{stop}{self.hint}" if self.hint else text, "\n\t"))
 
-    def __reduce__(self) -> tuple:
-        # the default pickling loses keyword-only fields on the way back from worker processes
-        return _rebuild, (type(self), self.what, dict(self.__dict__))
-
-
-def _rebuild(kind: type[TiffrefError], what: str, fields: dict) -> TiffrefError:
-    error = kind(what)
-    error.__dict__.update(fields)
-    return error
-
 
 class MalformedTiff(TiffrefError, ValueError):
     """The file breaks the TIFF specification, so that its pixels cannot be located."""

@@ -289,7 +289,10 @@ class _BuildRun:
         size = max(1, min(_BATCH_FILES, len(todo) // (_MIN_BATCHES * pool.n_workers)))
         batches = (tuple(todo[start : start + size]) for start in range(0, len(todo), size))
         run = functools.partial(run_jobs, self.settings)
-        run_batches(pool, run, batches, self._record_result, self._record_failure)
+        run_batches(
+            pool, run, batches, self._record_result,
+            lambda job, error: self._record_result([failed_row(job, error)]),
+        )  # fmt: skip
 
     def _record_result(self, results: Sequence[dict[str, Any] | None]) -> None:
         rows = [row for row in results if row is not None]
@@ -322,12 +325,6 @@ class _BuildRun:
                 got=f"no {name}",
                 hint="Use a folder that all workers share under the same path, or a URL.",
             )
-
-    def _record_failure(self, job: Job, error: BaseException) -> None:
-        self._record_result([failed_row(job, error)])
-
-    def _show_combined(self, n_sets: int, n_done: int, n_failed: int) -> None:
-        self.show(Counts(n_sets, n_done, n_failed, what="combined set"))
 
     def mark_deleted(self, listed: set[str]) -> None:
         """Mark files that no longer exist, and remove their references.
@@ -366,8 +363,9 @@ class _BuildRun:
         if "stack" in products:
             how = CombinedSettings(**products["stack"])
             combined = combine_groups(
-                pool, self.journal, order, self.settings, how, signed, self._show_combined
-            )
+                pool, self.journal, order, self.settings, how, signed,
+                lambda n, done, failed: self.show(Counts(n, done, failed, what="combined set")),
+            )  # fmt: skip
         with folder.staging(INDEX) as path:
             write_index(rows(order), path, field_types(rows(order)))
             seal = seal_index(path.read_bytes())

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..errors import (
     InvalidReferences,
     ManifestMismatch,
@@ -346,8 +348,6 @@ def _parse_period(time: Any) -> tuple[datetime.datetime | None, datetime.datetim
 
 def _parse_date(date: Any) -> tuple[datetime.datetime, datetime.datetime]:
     """Return the start and end of a year, month, day or instant."""
-    import numpy as np
-
     if isinstance(date, datetime.datetime) and date.tzinfo is not None:
         date = date.astimezone(datetime.UTC).replace(tzinfo=None)
     start, text = None, str(date)

@@ -11,7 +11,6 @@ usage error; 3 something could not be read or written; 130 interrupted.
 from __future__ import annotations
 
 import argparse
-import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 
@@ -72,7 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parsed.parser.options()
     with console.log_to_stderr(verbosity), warnings.catch_warnings():
         warnings.simplefilter("default")
-        warnings.showwarning = functools.partial(console.show_warning, options)
+        # without the line of code, which does not help users
+        warnings.showwarning = lambda message, *_, **__: console.report(
+            console.name_options(str(message), options), "warning"
+        )
         try:
             code = parsed.run(parsed)
         except BrokenPipeError:

@@ -29,17 +29,6 @@ def _parse_bounds(text: str) -> tuple[float, ...]:
     return numbers
 
 
-def _parse_list(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(","))
-
-
-def _parse_pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not COLUMN=VALUE")
-    return name, value
-
-
 _BUILD_ARGUMENTS: console.Arguments = {
     "files": {
         "nargs": "+", "action": console.OneOrMany, "metavar": "FILES",
@@ -70,7 +59,8 @@ _BUILD_ARGUMENTS: console.Arguments = {
             "help": "also combine files into sets; P as for --pattern",
         },
         "--group-by": {
-            "metavar": "A,B", "type": _parse_list, "default": (),
+            "metavar": "A,B", "default": (),
+            "type": lambda text: tuple(part.strip() for part in text.split(",")),
             "help": "write a combined set for each value of these columns",
         },
         "--mosaic": {"action": "store_true", "help": "join adjacent files by their georeference"},
@@ -168,7 +158,8 @@ _SEARCH_ARGUMENTS: console.Arguments = {
         "help": "files of this time: 2022-05, or 2022-05-01/2022-05-09; .. is an open end",
     },
     "--where": {
-        "action": "append", "default": [], "metavar": "COLUMN=VALUE", "type": _parse_pair,
+        "action": "append", "default": [], "metavar": "COLUMN=VALUE",
+        "type": lambda text: console.parse_pair(text, "COLUMN=VALUE"),
         "help": "files with this value in this column; may be repeated",
     },
     "--status": {

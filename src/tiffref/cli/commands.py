@@ -6,6 +6,7 @@ See `tiffref.scan`, `tiffref.scan_sequence`, `tiffref.append_sequence` and `Refe
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -115,8 +116,9 @@ def _scan(arguments: argparse.Namespace) -> int:
         raise console.UsageError("-o - and --json both write to standard output; choose one")
     given = "/dev/stdout" if to_stdout else arguments.output
     output = console.default_output(given, _stem(image), arguments.format)
-    if not to_stdout and _is_same_file(output, image):
-        raise console.UsageError(f"{output}: the output would replace the image itself")
+    with contextlib.suppress(OSError):  # one of them does not exist, or is a URL
+        if not to_stdout and Path(output).samefile(image):
+            raise console.UsageError(f"{output}: the output would replace the image itself")
     names = (
         "series level key chunkmode fillvalue zattrs layout axes strict allow_holes sidecars "
         "storage_options"
@@ -173,13 +175,6 @@ def _summarize_scan(references: References, output: str) -> dict[str, Any]:
         "missing_chunks": sum(int(array.manifest.is_missing.sum()) for array in arrays),
         "refused": refused,
     }
-
-
-def _is_same_file(output: str, image: str) -> bool:
-    try:
-        return Path(output).samefile(image)
-    except OSError:
-        return False  # one of them does not exist, or is a URL
 
 
 _SEQUENCE_ARGUMENTS: console.Arguments = {

@@ -94,11 +94,6 @@ def say(text: str) -> None:
         print(printable(text, _ALLOWED_CONTROLS))
 
 
-def show_warning(options: Sequence[str], message: Warning | str, *_: Any, **__: Any) -> None:
-    """Report a warning without its line of code, which does not help users."""
-    report(name_options(str(message), options), "warning")
-
-
 @contextmanager
 def progress(message: str) -> Iterator[Callable[[int, int], None] | None]:
     """Show a message within the context, if standard error is a terminal.
@@ -156,11 +151,17 @@ class Merge(argparse.Action):
         setattr(namespace, self.dest, {**(getattr(namespace, self.dest) or {}), **values})
 
 
-def parse_option(text: str) -> dict[str, Any]:
-    """Parse NAME=VALUE; a value that is not JSON is a string."""
+def parse_pair(text: str, form: str = "NAME=VALUE") -> tuple[str, str]:
+    """Split NAME=VALUE; messages call it `form`."""
     name, equals, value = text.partition("=")
     if not name or not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+        raise argparse.ArgumentTypeError(f"{text!r} is not {form}")
+    return name, value
+
+
+def parse_option(text: str) -> dict[str, Any]:
+    """Parse NAME=VALUE; a value that is not JSON is a string."""
+    name, value = parse_pair(text)
     try:
         return {name: json.loads(value)}
     except json.JSONDecodeError:

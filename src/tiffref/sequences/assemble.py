@@ -55,8 +55,6 @@ _VALUE_ATTRIBUTES = ("scale_factor", "add_offset", "scales", "offsets", "units")
 """Attributes that define the meaning of values."""
 MAX_REPORTED = 1000
 _WITHOUT_OVERVIEWS = "Pass level=0 to drop overviews."
-
-
 _AXIS_TYPES = {
     **dict.fromkeys(("t", "time", "date", "datetime"), "time"),
     **dict.fromkeys(("c", "channel", "band", "wavelength"), "channel"),

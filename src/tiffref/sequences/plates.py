@@ -115,7 +115,11 @@ def _fields(group: Group, dims: Sequence[str]) -> Iterator[tuple[str, Mapping[st
     for index in np.ndindex(*map(len, values)):
         here = {dim: column[n] for dim, column, n in zip(order, values, index, strict=True)}
         if "well" in here:
-            row, column = _parse_well(here["well"])
+            well = _WELL.fullmatch(str(here["well"]))
+            if well is None:
+                expected = "a name such as B03"
+                raise SelectionError("not a valid well name", got=here["well"], expected=expected)
+            row, column = well[1].upper(), well[2]
         else:
             number = here["row"]  # some instruments number rows from 1
             row = _alphanumeric(row_name(number - 1) or "0" if type(number) is int else number)
@@ -123,13 +127,6 @@ def _fields(group: Group, dims: Sequence[str]) -> Iterator[tuple[str, Mapping[st
         names = [_alphanumeric(here[dim]) for dim in FIELDS if dim in here]
         name = "".join(names) or "0"
         yield f"{row}/{column}/{name}", dict(zip(order, index, strict=True))
-
-
-def _parse_well(value: Any) -> tuple[str, str]:
-    match = _WELL.fullmatch(str(value))
-    if match is None:
-        raise SelectionError("not a valid well name", got=value, expected="a name such as B03")
-    return match[1].upper(), match[2]
 
 
 def _alphanumeric(value: Any) -> str:

@@ -76,17 +76,13 @@ def _layer(image: Image) -> LayerData:
     if _CHANNELS in dims and not is_mask and not is_rgb:
         options |= _channel_options(full, dims.index(_CHANNELS), image.channels)
         dims.remove(_CHANNELS)
-    options |= _placement(full, dims)
+    axes = [spacing(full, dim) or (1.0, 0.0, "pixel") for dim in dims]
+    scale, translate, units = ([axis[n] for axis in axes] for n in range(3))
+    options |= {"scale": scale, "translate": translate, "units": units, "axis_labels": dims}
     data = [level.data for level in image.levels]
     if len(data) > 1:
         options["multiscale"] = True
     return data if len(data) > 1 else data[0], options, "labels" if is_mask else "image"
-
-
-def _placement(full: xr.DataArray, dims: Sequence[str]) -> dict[str, Any]:
-    axes = [spacing(full, dim) or (1.0, 0.0, "pixel") for dim in dims]
-    scale, translate, units = ([axis[n] for axis in axes] for n in range(3))
-    return {"scale": scale, "translate": translate, "units": units, "axis_labels": list(dims)}
 
 
 def _channel_options(full: xr.DataArray, axis: int, channels: Sequence[Mapping]) -> dict[str, Any]:
