@@ -407,6 +407,33 @@ def test_a_sparse_file_with_other_tiles(tmp_path, form, n_tiles):
     assert state(document) == before
 
 
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((20, 24), "u1"), ((20, 24, 3), "u2"), ((2, 20, 24), "u2")]
+)
+def test_chunks_in_the_document_are_those_of_the_changed_file(tmp_path, form, shape, dtype):
+    """Short last strips are in the document. Noise of bytes has the same size whatever it is."""
+    options = {"compression": "zlib", "rowsperstrip": 16, "metadata": None}
+    options["photometric"] = "rgb" if shape[-1] == 3 else "minisblack"
+
+    def write(n: int, time: int) -> np.ndarray:
+        data = rng.integers(0, 255, shape).astype(dtype)
+        tifffile.imwrite(tmp_path / f"{n}.tif", data, **options)
+        os.utime(tmp_path / f"{n}.tif", (time, time))
+        return data
+
+    data = [write(n, 1) for n in range(3)]
+    for is_stack in (True, False):
+        name = str(tmp_path / "?.tif")
+        references = tiffref.scan_sequence(name) if is_stack else tiffref.scan(tmp_path / "2.tif")
+        assert references.group["image"].manifest.inlined
+        document = form(references)
+        os.utime(tmp_path / "2.tif", (9, 9))
+        assert len(tiffref.refresh(document).accepted) == 1
+        data[2] = write(2, 2)
+        assert len(tiffref.refresh(document).rescanned) == 1
+        np.testing.assert_array_equal(read(document), np.stack(data) if is_stack else data[2])
+
+
 def test_levels_of_a_stack_are_told_apart(tmp_path, form):
     """Those of one tile have one codec."""
     data = [write_map(tmp_path / f"{n}.tif", (30, 28), overview=2) for n in range(2)]

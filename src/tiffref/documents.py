@@ -16,7 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ from .io.urls import check_address, local_path, to_document_url
 from .metadata.geo import Location, locate_array
 from .metadata.ngff import AXES
 from .model.array import Array, Group
-from .model.manifest import Source
+from .model.manifest import INLINED, Source
 from .references import (
     References,
     damage_of,
@@ -402,9 +402,14 @@ class _Part:
 def _part(array: Array, url: str) -> _Part | None:
     manifest = array.manifest
     numbers = [n for n, source in enumerate(manifest.sources) if source.url == url]
-    rows = np.flatnonzero(np.isin(manifest.source.ravel(), numbers))
-    if not rows.size:
+    source = manifest.source.ravel()
+    is_part, is_inlined = np.isin(source, numbers), source == INLINED
+    if not is_part.any():
         return None
+    if is_inlined.any():  # they have no source, and belong to the file of their plane
+        plane = _planes(array)
+        is_part |= is_inlined & np.isin(plane, plane[is_part])
+    rows = np.flatnonzero(is_part)
     index = np.stack(np.unravel_index(rows, array.grid), 1)
     first, chunks = index.min(axis=0), np.array(array.chunks)
     ends = np.minimum((index.max(axis=0) + 1) * chunks, array.shape)
@@ -412,15 +417,31 @@ def _part(array: Array, url: str) -> _Part | None:
     return _Part(dims, rows, index - first, first * chunks, ends - first * chunks)
 
 
+def _planes(array: Array) -> NDArray[np.int64]:
+    """Return the number of the plane, of the axes from y or x on, that each chunk is in."""
+    spatial = [n for n, dim in enumerate(array.dims) if dim.partition("_")[0] in ("y", "x")]
+    n_chunks = math.prod(array.grid[min(spatial, default=0) :])
+    return np.arange(math.prod(array.grid)) // n_chunks
+
+
 def _is_sparse(array: Array, part: _Part) -> bool:
-    """Return whether chunks are missing in the planes of a part, the last two axes."""
-    n_chunks = math.prod(array.grid[-2:])
-    planes = array.manifest.is_missing.reshape(-1, n_chunks)
-    return bool(planes[np.unique(part.rows // n_chunks)].any())
+    """Return whether chunks are missing in the planes of a part."""
+    plane = _planes(array)
+    is_missing = array.manifest.is_missing.ravel()
+    return bool(np.isin(plane[is_missing], plane[part.rows]).any())
 
 
-_Segments = tuple[NDArray[np.int64], NDArray[np.uint64]]
-"""Flat indices of chunks, and their new offsets and lengths, `(n, 2)`."""
+class _Segments(NamedTuple):
+    """Chunks: flat indices, offsets and lengths `(n, 2)`, and bytes of the inlined ones."""
+
+    rows: NDArray[np.int64]
+    places: NDArray[np.uint64]
+    inlined: Mapping[int, bytes]
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What is equal if the chunks are."""
+        return self.places.tobytes(), *self.inlined.items()
 
 
 def _find_segments(
@@ -448,7 +469,7 @@ def _find_segments(
             continue
         group = references.group[path.rpartition("/")[0]] if "/" in path else references.group
         place, old = _place_of(array, group, part), _segments(array, part.rows)
-        segments: dict[bytes, NDArray[np.uint64]] = {}
+        segments: dict[tuple[Any, ...], _Segments] = {}
         for now, now_group, index in scanned:
             is_other_series = None not in (index, index_of.get(path)) and index != index_of[path]
             is_other_type = array.dtype != now.dtype or _decoding(array) != _decoding(now)
@@ -461,17 +482,15 @@ def _find_segments(
                 _check_meaning(url, array, now, is_strict)
                 _check_place(url, place, locate_array(now, now_group), is_strict)
             if new is not None:
-                segments[new.tobytes()] = new
+                segments[new.key] = new
         if len(segments) != 1:  # several images of one shape cannot be told apart
             raise _different_image_error(url)
         (new,) = segments.values()
-        found[path] = None if np.array_equal(old, new) else (part.rows, new)
+        found[path] = None if old.key == new.key else new._replace(rows=part.rows)
     return found
 
 
-def _new_segments(
-    part: _Part, old: NDArray[np.uint64], now: Array, url: str
-) -> NDArray[np.uint64] | None:
+def _new_segments(part: _Part, old: _Segments, now: Array, url: str) -> _Segments | None:
     """Return the segments of a scanned array for a part of an array; None if it is another one.
 
     `old` is returned if it is some segments of a larger array, such as one page, in their order.
@@ -480,17 +499,24 @@ def _new_segments(
     if theirs is None:
         return None
     new = _segments(now, theirs.rows)
-    if part.is_like(theirs):
+    if part.is_like(theirs) and old.inlined.keys() == new.inlined.keys():
         return new
-    place = {segment: n for n, segment in enumerate(map(tuple, new.tolist()))}
-    at = [place.get(segment, -1) for segment in map(tuple, old.tolist())]
-    is_some = len(at) < len(new) and at[0] >= 0 and sorted(set(at)) == at
+    ours, others = (
+        [(*place, one.inlined.get(n)) for n, place in enumerate(one.places.tolist())]
+        for one in (old, new)
+    )
+    place = {segment: n for n, segment in enumerate(others)}
+    at = [place.get(segment, -1) for segment in ours]
+    is_some = len(at) < len(new.rows) and at[0] >= 0 and sorted(set(at)) == at
     return old if is_some else None
 
 
-def _segments(array: Array, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-    _, offset, length = array.manifest.take(rows)
-    return np.stack([offset, length], 1)
+def _segments(array: Array, rows: NDArray[np.int64]) -> _Segments:
+    source, offset, length = array.manifest.take(rows)
+    places, is_inlined = np.stack([offset, length], 1), source == INLINED
+    places[is_inlined] = 0
+    data = {n: array.manifest.data(int(rows[n])) for n in np.flatnonzero(is_inlined).tolist()}
+    return _Segments(rows, places, data)
 
 
 def _place_of(array: Array, group: Group, part: _Part) -> Location:
@@ -545,10 +571,11 @@ def _with_segments(
         new = found.get(path)
         if new is not None:
             manifest = array.manifest
-            rows, segments = new
             offset, length = manifest.offset.copy(), manifest.length.copy()
-            offset.reshape(-1)[rows], length.reshape(-1)[rows] = segments.T
-            array = replace(array, manifest=replace(manifest, offset=offset, length=length))
+            offset.reshape(-1)[new.rows], length.reshape(-1)[new.rows] = new.places.T
+            manifest = replace(manifest, offset=offset, length=length)
+            inlined = {int(new.rows[n]): data for n, data in new.inlined.items()}
+            array = replace(array, manifest=manifest.with_inlined(inlined))
         renewed = array.manifest.with_sources(lambda one: state if one.url == state.url else one)
         return replace(array, manifest=renewed)
 

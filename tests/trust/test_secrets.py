@@ -150,6 +150,15 @@ def test_a_signature_is_kept_where_one_asks_for_it(far: Server) -> None:
     assert ZarrTiffStore(document)[...].any()
 
 
+@pytest.mark.parametrize("mismatch", ["error", "split"])
+def test_files_left_out_of_documents_have_no_signature(far: Server, mismatch: str) -> None:
+    urls = [f"{far.url}/{name}?sig=SECRET&v=3" for name in ("t0.tif", "t1.tif", "none.tif")]
+    references = tiffref.scan_sequence(urls, allow_holes=True, on_mismatch=mismatch)
+    with pytest.warns(MetadataWarning, match="without its signature"):
+        text = json.dumps(references.to_kerchunk())
+    assert "SECRET" not in text and "none.tif?v=3" in text
+
+
 def everything_in(folder: Path) -> str:
     """Return the bytes and names of all files of a folder."""
     files = [path for path in folder.rglob("*") if path.is_file()]

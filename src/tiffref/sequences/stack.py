@@ -39,6 +39,7 @@ from ..metadata.report import Report
 from ..model.array import Array, Group, check_zattrs
 from ..model.combine import group_compatible, merge_arrays, mismatch_error, reindex_axis
 from ..references import References, damage_of, level_paths, move_series
+from ..signatures import public_url
 from .assemble import (
     MAX_REPORTED,
     METADATA,
@@ -247,7 +248,7 @@ def scan_sequence(
     }
     if failures:
         first = [*failures.items()][:MAX_REPORTED]
-        rows = [{"url": listed.urls[n], "reason": str(error)} for n, error in first]
+        rows = [{"url": public_url(listed.urls[n]), "reason": str(error)} for n, error in first]
         record |= {"n_unreadable": len(failures), "unreadable": rows}
     built = _build(parts, fields, more, plan, record)
     if plan.plate:
