@@ -77,10 +77,9 @@ def _find_decoder(
     images = [one for one in references.series if one["index"] == series["index"]]
     axes, dims = str(series.get("axes", "")), list(array.dims)
     pages = series.get("pages", series.get("planes"))
-    has_index = not series.keys() & {"pages", "well"}
-    index = int(series["index"]) if has_index else None
+    index = None if series.keys() & {"pages", "well"} else int(series["index"])
     image: Any = index, series.get("level", level), pages
-    n_new, order, is_part = None, None, False
+    n_new = order = position = None
     if series.get("kind") == "page" and (pages is None or {"planes", "well"} <= series.keys()):
         image = "pages selected with key="
     elif "well" in series:
@@ -92,8 +91,8 @@ def _find_decoder(
         if dims[:n_new] != [*series["sequence"]["dims"]]:
             image = "the axes of the sequence are in another order"
     else:
-        order, is_part = _transpose_order(array, axes), len(images) > 1
-    position = images.index(series) if is_part else None
+        order = _transpose_order(array, axes)
+        position = images.index(series) if len(images) > 1 else None
     return ReferenceDecoder(array, image, n_new, options, order, position)
 
 

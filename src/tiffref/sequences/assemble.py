@@ -381,7 +381,7 @@ def _describe_whole(
         for part in parts:
             distinct.setdefault(id(part.references), part)
         groups = {part.url: part.references.group for part in distinct.values()}
-        warn_of_differing([n for n, one in variables.items() if one.dims == (n,)], groups)
+        warn_of_differing(groups, dropped)
     placed = {
         path: _geozarr_attributes(array, bool(dropped)) for path, array in parts[0].arrays.items()
     }

@@ -306,17 +306,20 @@ def read_axis(name: str, array: Array) -> Axis:
     return Axis.numbered(name, length, values)
 
 
-def warn_of_differing(names: Collection[str], groups: Mapping[str, Group]) -> None:
+def warn_of_differing(groups: Mapping[str, Group], excluded: Collection[str]) -> None:
     """Warn if files differ in coordinates of the same names: in pixel sizes, times or channels.
 
     Parameters
     ----------
-    names
-        Names of the coordinates.
     groups
         Root of each file, by its URL; the coordinates are those of the first one.
+    excluded
+        Dimensions whose coordinates may differ.
     """
     first, *others = (group.children for group in groups.values())
+    nodes = first.items()
+    along = [name for name, node in nodes if isinstance(node, Array) and node.dims == (name,)]
+    names = [name for name in along if name not in excluded]
     urls = [*groups][1:]
     for url, other in zip(urls, others, strict=True):
         found = [name for name in names if not _are_equal(first.get(name), other.get(name))]

@@ -203,12 +203,8 @@ def _translate(text: str) -> tuple[str, dict[str, str]]:
             pieces.append(_Piece(f"{_REPEATED}{name})", continues_with=r"\s\S"))
         else:
             seen.add(name)
-            type_, value = _parse_format(kind)
-            is_free = value == _ANY_TEXT
-            continues_with = (
-                "" if is_free else "0-9A-Za-z.:+-" if "%" in kind or "." in value else "0-9"
-            )
-            pieces.append(_Piece(f"(?P<{name}>{value})", is_free, continues_with))
+            type_, value, continues_with = _parse_format(kind)
+            pieces.append(_Piece(f"(?P<{name}>{value})", not continues_with, continues_with))
             if kind:
                 formats[name] = type_
     return _join(pieces + _literal(text[at:])), formats
@@ -271,19 +267,19 @@ def _is_unambiguous(pieces: Sequence[_Piece]) -> bool:
 
 _ANY_TEXT = "[^/]+?"
 _TYPES = {
-    "d": ("int", r"[+-]?\d+"),
-    "f": ("float", r"[+-]?\d+(?:\.\d+)?"),
-    "s": ("str", _ANY_TEXT),
-    "": ("", _ANY_TEXT),
+    "d": ("int", r"[+-]?\d+", "0-9"),
+    "f": ("float", r"[+-]?\d+(?:\.\d+)?", "0-9A-Za-z.:+-"),
+    "s": ("str", _ANY_TEXT, ""),
+    "": ("", _ANY_TEXT, ""),
 }
-"""Last letter of a format -> type of the field, and its regular expression."""
+"""Last letter of a format -> type of the field, its regular expression, and `continues_with`."""
 
 
-def _parse_format(kind: str) -> tuple[str, str]:
-    """Return the type and the regular expression of a field, as in Python's format specifications.
+def _parse_format(kind: str) -> tuple[str, str, str]:
+    """Return the row of `_TYPES` of a field, as in Python's format specifications, or of a date.
 
-    >>> _parse_format("03d"), _parse_format("%Y%j")
-    (('int', '[+-]?\\\\d+'), ('%Y%j', '\\\\d{4}\\\\d{3}'))
+    >>> _parse_format("03d"), _parse_format("%Y%j")[:2]
+    (('int', '[+-]?\\\\d+', '0-9'), ('%Y%j', '\\\\d{4}\\\\d{3}'))
     """
     if "%" in kind:
         pieces = re.split(r"%(.)", kind)
@@ -295,7 +291,7 @@ def _parse_format(kind: str) -> tuple[str, str]:
             )  # fmt: skip
         pieces[::2] = map(re.escape, pieces[::2])
         pieces[1::2] = map(_DIRECTIVES.__getitem__, pieces[1::2])
-        return kind, "".join(pieces)
+        return kind, "".join(pieces), "0-9A-Za-z.:+-"
     letter = {"int": "d", "float": "f", "str": "s"}.get(kind, kind[-1:])
     if letter not in _TYPES:
         raise SelectionError(

@@ -551,13 +551,8 @@ def _join(
             first = reindex_axis(first, n, ours, axis.length)
             second = reindex_axis(second, n, theirs, axis.length)
         children[path] = merge_arrays(first, second)
-    described = [
-        name
-        for name, child in old.group.children.items()
-        if isinstance(child, Array) and child.dims == (name,) and name not in dims
-    ]
     if locate(old.group).is_empty:
-        warn_of_differing(described, {"": old.group, new.sources[0].url: new.group})
+        warn_of_differing({"": old.group, new.sources[0].url: new.group}, dims)
     has_file = np.zeros([axis.length for axis in axes], bool)
     added = new.series[0]["sequence"]
     old_file, new_file = _has_file(old, record), _has_file(new, added)

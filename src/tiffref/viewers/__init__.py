@@ -106,10 +106,9 @@ def _variable(groups: Mapping[str, xr.Dataset], path: str) -> xr.DataArray:
 def _channels(root: Group, path: str, is_first: bool) -> tuple[Mapping[str, Any], ...]:
     """Return the OME-NGFF channels of an image, from its group or the root."""
     attributes = root.attributes if is_first else {}
-    parts = path.split("/")[:-1]
-    for n in range(len(parts)):
-        group = root["/".join(parts[: n + 1])]
-        attributes = group.attributes if "ome" in group.attributes else attributes
+    for parent, group in root.walk():
+        if path.startswith(f"{parent}/") and "ome" in group.attributes:
+            attributes = group.attributes
     omero = {**attributes, **_parse_json(attributes.get("ome"))}.get("omero")
     channels = _parse_json(omero).get("channels")
     return tuple(channels) if isinstance(channels, list) else ()
