@@ -469,6 +469,9 @@ PYTHON = [
      "a.zarr: references are JSON, not a Zarr store. Name them a.json."),
     ("References.open(5)", "InvalidReferences",
      "cannot open int as references, expected a path, URL, or mapping"),
+    ("References.from_parquet({})", "InvalidReferences",
+     "parquet references are a folder, got dict, expected a path or URL. "
+     "Use `References.from_kerchunk` for a mapping."),
     ("References.open('nope.json')", "MissingSource", "nope.json: no such file"),
     ("References.open('imag.json')", "MissingSource",
      "imag.json: no such file. Did you mean image.json?"),
@@ -547,8 +550,9 @@ TYPED = {
     "keep_signature storage_options",
     "scan('image.tif').to_parquet('a.parq', ": "record_size",
     "catalog.build('image.tif', 'c', ": "format url_prefix pattern stack group_by stac workers update "
-    "storage_options scheduler stack_options stack_format retries assets scan_options",
+    "storage_options scheduler stack_options stack_format retries assets scan_options progress",
     "catalog.open('c', ": "allow storage_options",
+    "imread('image.tif', ": "aszarr",
     "zarr.ZarrTiffStore('image.tif', ": "key level chunkmode zattrs zarr_format verify allow strict axes",
     "zarr.ZarrFileSequenceStore(['image.tif'], ": "imread chunkmode zattrs pattern categories workers",
     "zarr.ZarrTiffStore('image.tif').read(": "out progress",

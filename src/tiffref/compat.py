@@ -192,6 +192,7 @@ def imread(
     array([[  0,   1,   2],
            [768, 769, 770]], dtype=uint16)
     """
+    _check_options({"aszarr": aszarr or False})
     wants_store = aszarr or return_as == "zarr"
     choice: dict[str, Any] = {"key": key, "series": series, "level": level}
     naming = {name: options.pop(name, None) for name in ("pattern", "axesorder", "categories")}

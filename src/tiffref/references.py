@@ -361,6 +361,13 @@ class References:
         SourceError
             If it cannot be read.
         """
+        if isinstance(path, Mapping):
+            raise InvalidReferences(
+                "parquet references are a folder",
+                got=type(path).__name__,
+                expected="a path or URL",
+                hint="Use `References.from_kerchunk` for a mapping.",
+            )
         return _read(parse_parquet, path, storage_options, allow)[0]
 
     def _options(

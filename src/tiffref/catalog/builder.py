@@ -527,7 +527,9 @@ def build(
         "format": more.stack_format,
         "options": dict(more.stack_options or {}),
     }
-    progress = BuildProgress() if more.progress is True else more.progress
+    progress = more.progress
+    if isinstance(progress, int):
+        progress = progress and BuildProgress()
     with contextlib.ExitStack() as resources:
         folder, journal = resources.enter_context(target.claim(more.wait_for_lock))
         plan = _check_plan(folder, plan)
@@ -580,6 +582,12 @@ def _check_options(format: str, more: BuildOptions, stack: bool, group_by: Seque
             "not an executor",
             got=type(more.executor).__name__,
             expected="an object with submit()",
+        )
+    if not isinstance(more.progress, int | BuildProgress | None):
+        raise SelectionError(
+            "wrong type of the argument 'progress' of tiffref.catalog.build()",
+            got=type(more.progress).__name__,
+            expected="bool or BuildProgress",
         )
     if group_by and not stack:
         raise SelectionError("group_by needs combined sets", hint="Add stack=True (--stack).")
