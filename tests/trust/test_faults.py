@@ -56,6 +56,35 @@ def test_reads_with_faults_at_random(
     assert server.n_faults > N_READS // 50
 
 
+def test_redirects_are_followed_once_until_the_target_expires(
+    stored: tuple[FaultyServer, str, bytes], image: np.ndarray
+) -> None:
+    """Signed addresses expire; the server then refuses them, or redirects to a page."""
+    server, url, data = stored
+    for name in ("/first", "/second", "/third"):
+        server.files[name], server.etags[name] = data, "one"
+
+    def count_redirects() -> int:
+        n_redirects = server.requests.count(("GET", "/a.tif"))
+        server.requests.clear()
+        return n_redirects
+
+    server.redirects["/a.tif"] = "/first"
+    store = ZarrTiffStore(url)
+    assert count_redirects() == 1
+    np.testing.assert_array_equal(store[:40], image[:40])
+    np.testing.assert_array_equal(store[40:], image[40:])
+    assert count_redirects() <= 1  # the reader of chunks asks for itself
+    server.redirects["/a.tif"] = "/second"
+    del server.files["/first"]
+    np.testing.assert_array_equal(store[...], image)
+    assert count_redirects() >= 1
+    server.redirects |= {"/a.tif": "/third", "/second": "/page"}
+    server.files["/page"] = b"<html>"
+    np.testing.assert_array_equal(store[...], image)
+    assert count_redirects() >= 1
+
+
 def test_scans_with_faults_at_random(
     stored: tuple[FaultyServer, str, bytes], image: np.ndarray
 ) -> None:

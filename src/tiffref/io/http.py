@@ -15,7 +15,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import MissingSource, SourceError, UntrustedSource, safe_cause, unreadable
@@ -135,12 +135,15 @@ class HttpFile:
         URL of the source, for errors.
     permits
         Function that returns whether a redirect may lead to a URL; None allows all.
+    targets
+        Where redirects led, by method: the address, and whether it has another origin.
     """
 
     fs: Any
     path: str
     url: str
     permits: Callable[[str], bool] | None = None
+    targets: dict[str, tuple[Any, bool]] = field(default_factory=dict, repr=False)
 
     def open(self, length: int) -> tuple[Source, bytes]:
         """Read the first bytes; return them with the state of the object, size included."""
@@ -293,7 +296,8 @@ class HttpFile:
 
         After a redirect to another origin, none of the caller's headers, cookies and credentials
         are sent, wherever the file system has them from; aiohttp itself would drop only
-        `Authorization`.
+        `Authorization`. Later requests begin at the target, until it refuses one: targets of
+        signed addresses expire.
         """
         import aiohttp
 
@@ -309,27 +313,32 @@ class HttpFile:
             "read_bufsize": _READ_BUFFER_BYTES,
             "headers": {**fs.kwargs.get("headers", {}), **own},
         }
-        address: Any = fs.encode_url(self.path)
+        known = self.targets.get(method)
+        address, is_elsewhere = known or (fs.encode_url(self.path), False)
         try:
             async with contextlib.AsyncExitStack() as stack:
-                for _ in range(_MAX_REDIRECTS + 1):
+                for n_redirects in range(_MAX_REDIRECTS + 1):
+                    if is_elsewhere:
+                        kept = options.keys() & _CROSS_ORIGIN_OPTIONS
+                        options = {name: options[name] for name in kept} | {"headers": own}
+                        if _has_credentials(fs):
+                            session = await stack.enter_async_context(_bare_session(fs))
                     async with session.request(method, address, **options) as response:
                         location = response.headers.get("Location")
-                        if response.status not in _REDIRECT_STATUSES or not location:
+                        is_final = response.status not in _REDIRECT_STATUSES or not location
+                        if known and (not is_final or 400 <= response.status != 416):
+                            break
+                        if is_final:
+                            if n_redirects and response.status < 400:
+                                self.targets[method] = address, is_elsewhere
                             body = await _read_body(response, max_bytes, max_whole, method)
                             lower = {name.lower(): text for name, text in response.headers.items()}
                             return Response(response.status, lower, body)
                         address = response.url.join(type(response.url)(location))
                         self._check_redirect(address)
-                        if not _is_same_origin(response.url, address):
-                            options = {"headers": own} | {
-                                name: options[name]
-                                for name in _CROSS_ORIGIN_OPTIONS
-                                if name in options
-                            }
-                            if _has_credentials(fs):
-                                session = await stack.enter_async_context(_bare_session(fs))
+                        is_elsewhere |= not _is_same_origin(response.url, address)
         except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
+            self.targets.pop(method, None)
             if isinstance(error, SourceError):
                 raise
             span = headers.get("Range", "").replace("bytes=", "bytes ").replace("-", " to ")
@@ -337,6 +346,9 @@ class HttpFile:
             if isinstance(error, aiohttp.InvalidURL):
                 raise failure from safe_cause(error)
             raise _TransientError(failure) from safe_cause(error)
+        self.targets.pop(method, None)
+        if known:
+            return await self._request(method, headers, max_bytes, max_whole=max_whole)
         got = f"{_MAX_REDIRECTS} redirects"
         raise SourceError("is redirected too often", url=self.url, got=got)
 
