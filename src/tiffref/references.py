@@ -113,12 +113,13 @@ class References:
         """Return the references with the metadata and groups of a Zarr format.
 
         In Zarr v3, microscope images follow OME-NGFF 0.5: a group for each level, and axes in its
-        order unless `axes="as-stored"`. In Zarr v2 they follow OME-NGFF 0.4 if that has their axes.
+        order unless `axes` is "as-stored" or "bands-first". In Zarr v2 they follow OME-NGFF 0.4 if that has their axes.
         """
         if zarr_format != 3:
             is_ome = any("ome" in group.attributes for group in self.group.groups())
             return replace(self, group=from_ngff(self.group)) if is_ome else self
-        group = without_pending(self.group) if self.axes == "as-stored" else self.group
+        is_fixed = self.axes in ("as-stored", "bands-first")
+        group = without_pending(self.group) if is_fixed else self.group
         group, series = to_ngff(*split_positions(group, self.series))
         return replace(self, group=group, series=series)
 

@@ -374,6 +374,34 @@ def test_bands_first_is_what_rasterio_reads(tmp_path):
             np.testing.assert_array_equal(group["image"][...], expected.read())
 
 
+@pytest.mark.parametrize("layout", ["dataset", "tree"])
+def test_bands_first_stays_so_in_zarr_v3(tmp_path, layout):
+    data = write_imagej_stack(tmp_path / "a.tif")
+    references = tiffref.scan(tmp_path / "a.tif", axes="bands-first", layout=layout)
+    group = open_group(references.to_kerchunk(3), tmp_path / "refs.json")
+    path = "0/image" if layout == "tree" else "image"
+    assert group[path].metadata.dimension_names == ("t", "z", "c", "y", "x")
+    assert "ome" not in group.attrs
+    np.testing.assert_array_equal(group[path][...], data)
+
+
+def test_bands_first_has_the_order_of_ome_ngff_where_both_are_the_same(tmp_path):
+    levels = write_rgb_pyramid(tmp_path / "a.ome.tif", compression="zlib")
+    document = tiffref.scan(tmp_path / "a.ome.tif", axes="bands-first").to_kerchunk(3)
+    group = open_group(document, tmp_path / "refs.json")
+    assert_valid(dict(group.attrs), "0.5")
+    for n, expected in enumerate(levels):
+        np.testing.assert_array_equal(group[f"{n}/image"][...], expected.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_tree_of_one_level_has_its_group(tmp_path, zarr_format):
+    data = write_imagej_stack(tmp_path / "a.tif")
+    references = tiffref.scan(tmp_path / "a.tif", layout="tree", axes="ngff")
+    group = open_group(references.to_kerchunk(zarr_format), tmp_path / "refs.json")
+    np.testing.assert_array_equal(group["0/image"][...], np.moveaxis(data, 2, 1))
+
+
 # ---- bad input
 
 

@@ -264,15 +264,15 @@ def insert_axes(group: Group, axes: Sequence[Mapping[str, str]]) -> dict[str, An
     images = _images(group)
     if not images:
         return dict(group.attributes)
-    attributes = {n: value for n, value in group.attributes.items() if n not in IMAGE_ATTRIBUTES}
     is_channel = any(axis.get("type") == "channel" for axis in axes)
+    moved = []
     for image in images:
         entry = _with_axes(image.entry, axes)
         if entry is not None:
             order = [axis["name"] for axis in (*axes, *image.entry["axes"])]
-            is_ordered = not image.is_pending and [ax["name"] for ax in entry["axes"]] == order
-            add_image(attributes, entry, None if is_channel else image.omero, is_ordered)
-    return close_images(attributes)
+            is_pending = image.is_pending or [ax["name"] for ax in entry["axes"]] != order
+            moved.append(_Image(entry, None if is_channel else image.omero, is_pending))
+    return _with_images(group.attributes, moved)
 
 
 IMAGE_ATTRIBUTES = ("multiscales", "omero", PENDING)
@@ -359,15 +359,30 @@ def _matches_arrays(entry: Any, arrays: Mapping[str, Array]) -> bool:
         return False
 
 
+def _with_images(attributes: Mapping[str, Any], images: Sequence[_Image]) -> dict[str, Any]:
+    """Return the attributes of a group with these images only."""
+    kept = {name: value for name, value in attributes.items() if name not in IMAGE_ATTRIBUTES}
+    for image in images:
+        add_image(kept, image.entry, image.omero, not image.is_pending)
+    return close_images(kept)
+
+
 def has_images(group: Group) -> bool:
     """Return whether a group, or one below, has images for `to_ngff`."""
     return any(_images(node, dict(node.arrays())) for node in group.groups())
 
 
 def without_pending(group: Group) -> Group:
-    """Drop the pending metadata of images that keep their order of axes."""
-    others = {name: value for name, value in group.attributes.items() if name != PENDING}
-    return Group(group.children, others)
+    """Drop the images whose axes are not stored in the order of OME-NGFF."""
+    arrays = dict(group.arrays())
+    images = [
+        replace(image, is_pending=False)
+        for image in _images(group, arrays)
+        if [axis["name"] for axis in image.entry["axes"]] == [*arrays[image.paths[0]].dims]
+    ]
+    if not pending_images(group.attributes):
+        return group
+    return replace(group, attributes=_with_images(group.attributes, images))
 
 
 def from_ngff(group: Group) -> Group:
@@ -484,8 +499,7 @@ def to_ngff_order(group: Group) -> Group:
     UnsupportedTiff
         If the chunks of an image cannot be transposed.
     """
-    arrays = dict(group.arrays())
-    attributes = {n: value for n, value in group.attributes.items() if n not in IMAGE_ATTRIBUTES}
+    arrays, images = dict(group.arrays()), []
     for image in _images(group, arrays):
         first_dims = arrays[image.paths[0]].dims
         for path in image.paths:
@@ -493,9 +507,9 @@ def to_ngff_order(group: Group) -> Group:
             dims = tuple(_channel_name(dim) for dim in moved.dims)
             arrays[path] = moved.as_variable(dims, moved.attributes)
         axes = [{**axis, "name": _channel_name(axis["name"])} for axis in image.entry["axes"]]
-        add_image(attributes, {**image.entry, "axes": axes}, image.omero, True)
+        images.append(_Image({**image.entry, "axes": axes}, image.omero, False))
     ordered = group.map_arrays(lambda path, _: arrays[path])
-    return replace(ordered, attributes=close_images(attributes))
+    return replace(ordered, attributes=_with_images(group.attributes, images))
 
 
 def _channel_name(name: str) -> str:
@@ -625,7 +639,7 @@ def _place_levels(
     datasets = []
     for n, dataset in enumerate(image.entry["datasets"]):
         old = dataset["path"]
-        path = f"{n}/image" if len(image.paths) > 1 else "image"
+        path = f"{n}/image" if len(image.paths) > 1 or "/" in old else "image"
         level = _ordered(arrays[old], first_dims, image)
         renamed = dict(zip(level.dims, names, strict=True))
         folder = f"{lead}{path}".rpartition("/")[0]
