@@ -113,7 +113,8 @@ class References:
         """Return the references with the metadata and groups of a Zarr format.
 
         In Zarr v3, microscope images follow OME-NGFF 0.5: a group for each level, and axes in its
-        order unless `axes` is "as-stored" or "bands-first". In Zarr v2 they follow OME-NGFF 0.4 if that has their axes.
+        order unless `axes` is "as-stored" or "bands-first". In Zarr v2 they follow OME-NGFF 0.4 if
+        that has their axes.
         """
         if zarr_format != 3:
             is_ome = any("ome" in group.attributes for group in self.group.groups())

@@ -19,6 +19,7 @@ from tiffref.errors import SelectionError, UnsupportedTiff
 from tiffref.metadata.calibration import Calibration, Channel
 from tiffref.metadata.layout import split_positions
 from tiffref.metadata.ngff import (
+    image_channels,
     level_factor,
     level_grid,
     multiscale,
@@ -552,6 +553,24 @@ def test_documents_of_others_with_metadata_that_does_not_fit_stay_as_they_are(tm
         references = References.from_kerchunk({"version": 1, "refs": changed}, allow="*")
         attributes = json.loads(references.to_kerchunk(3)["refs"]["zarr.json"])["attributes"]
         assert attributes["multiscales"] == wrong
+
+
+@pytest.mark.parametrize("wrong", [3, None, [3], [{"axes": 3}], {"a": 1}, "x"])
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_documents_of_others_whose_metadata_has_other_types(tmp_path, zarr_format, wrong):
+    write_imagej_stack(tmp_path / "a.tif")
+    document = tiffref.scan(tmp_path / "a.tif").to_kerchunk(zarr_format)
+    node = json.loads(document["refs"].get("zarr.json") or document["refs"][".zattrs"])
+    attributes = node["attributes"] if zarr_format == 3 else node
+    for name in ("multiscales", "omero"):
+        images = {"multiscales": [], name: wrong}
+        changed = {**attributes, "ome": images, "ngff": json.dumps(images), "omero": wrong}
+        node = {**node, "attributes": changed} if zarr_format == 3 else changed
+        key = "zarr.json" if zarr_format == 3 else ".zattrs"
+        refs = {**document["refs"], key: json.dumps(node)}
+        references = References.from_kerchunk({"version": 1, "refs": refs}, allow="*")
+        assert image_channels(references.group) == {}
+        assert references.to_kerchunk(2)["refs"] and references.to_kerchunk(3)["refs"]
 
 
 def test_names_that_clash(tmp_path):

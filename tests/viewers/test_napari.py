@@ -60,19 +60,28 @@ def test_references_give_the_same_layers(
     assert options["scale"] == [0.25, 0.5] and options["axis_labels"] == ["y", "x"]
 
 
+@pytest.mark.parametrize("axes", ["CYX", "ZCYX"])
 @pytest.mark.parametrize("zarr_format", [None, 2, 3])
-def test_channels_have_the_contrast_of_the_file(tmp_path: Path, zarr_format: int | None) -> None:
+def test_channels_have_the_contrast_and_colours_of_the_file(
+    tmp_path: Path, zarr_format: int | None, axes: str
+) -> None:
     path = tmp_path / "a.tif"
-    ranges = {"Ranges": (100.0, 900.0, 0.0, 65535.0)}
-    pixels = np.zeros((2, 20, 24), np.uint16)
-    tifffile.imwrite(
-        path, pixels, imagej=True, metadata={"axes": "CYX", "mode": "composite", **ranges}
-    )
+    ramp = np.arange(256, dtype=np.uint8)
+    metadata = {
+        "axes": axes,
+        "mode": "composite",
+        "Ranges": (100.0, 900.0, 0.0, 65535.0),
+        "LUTs": [np.stack([ramp, ramp, 0 * ramp]), np.stack([0 * ramp, ramp, ramp])],
+    }
+    pixels = np.zeros((3, 2, 20, 24)[4 - len(axes) :], np.uint16)
+    tifffile.imwrite(path, pixels, imagej=True, metadata=metadata)
     if zarr_format:
         tiffref.scan(path).write_fsspec(tmp_path / "a.json", zarr_format=zarr_format)
         path = tmp_path / "a.json"
     ((_, options, _),) = read_layers(str(path))
+    assert options["name"] == ["channel 0", "channel 1"]
     assert options["contrast_limits"] == [[100.0, 900.0], None]
+    assert options["colormap"] == ["#FFFF00", "#00FFFF"]
 
 
 @pytest.mark.parametrize("planes", [1, 3])
@@ -104,8 +113,33 @@ def test_further_images_have_their_colours_and_channels(
     assert of_rgb["rgb"] and of_rgb["axis_labels"] == of_split["axis_labels"] == ["y", "x"]
     np.testing.assert_array_equal(rgb.compute(), colours)
     assert of_rgb["scale"] == [1.0, 0.5]
-    assert of_split["channel_axis"] == 0 and len(of_split["name"]) == 2
+    assert of_split["channel_axis"] == 0
+    assert of_split["name"] == ["Image2: channel 0", "Image2: channel 1"]
     np.testing.assert_array_equal(split.compute(), pixels[4:])
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_plates_have_a_layer_for_each_channel(tmp_path: Path, zarr_format: int) -> None:
+    ramp = np.arange(256, dtype=np.uint8)
+    metadata = {"axes": "ZCYX", "mode": "composite", "LUTs": [np.stack([ramp] * 3)] * 2}
+    for well in ("A01", "B01"):
+        pixels = np.zeros((3, 2, 20, 24), np.uint16)
+        tifffile.imwrite(tmp_path / f"plane_{well}_DAPI.tif", pixels[0, 0], compression="zlib")
+        tifffile.imwrite(tmp_path / f"stack_{well}.tif", pixels, imagej=True, metadata=metadata)
+    for pattern, names, colours in (
+        ("plane_{well}_{channel}", [["A/1/0/image: DAPI"], ["B/1/0/image: DAPI"]], None),
+        (
+            "stack_{well}",
+            [[f"{w}/1/0/image: channel {n}" for n in (0, 1)] for w in "AB"],
+            ["#FFFFFF", "#FFFFFF"],
+        ),
+    ):
+        document = tmp_path / "plate.json"
+        references = tiffref.scan_sequence(tmp_path / f"{pattern}.tif", layout="hcs")
+        references.write_fsspec(document, zarr_format=zarr_format)
+        layers = read_layers(str(document))
+        assert [options["name"] for _, options, _ in layers] == names
+        assert all(options.get("colormap") == colours for _, options, _ in layers)
 
 
 def test_several_files_are_a_stack(tmp_path: Path) -> None:

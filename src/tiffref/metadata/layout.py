@@ -196,8 +196,8 @@ def split_positions(
         together.
     """
     pending = pending_images(group.attributes)
-    entries, channels = pending.get("multiscales", []), pending.get("omero")
-    arrays = dict(group.arrays()) if any("positions" in entry for entry in entries) else {}
+    entries, channels = pending.get("multiscales", []), pending.get("omero", {})
+    arrays = dict(group.arrays()) if entries else {}
     found = [entry for entry in entries if _is_splittable(entry, arrays)]
     if not found:
         return group, series
@@ -206,8 +206,7 @@ def split_positions(
     new_paths: dict[str, list[str]] = {}
     names_of: dict[str, tuple[str, str]] = {}
     for entry in found:
-        first = entry["datasets"][0]["path"]
-        omero = channels.get(first) if isinstance(channels, Mapping) else None
+        omero = channels.get(entry["datasets"][0]["path"])
         for image, levels in _images_of_positions(entry, arrays):
             dims = [axis["name"] for axis in image["axes"]]
             add_image(attributes, image, omero, all(dims == [*a.dims] for a in levels.values()))

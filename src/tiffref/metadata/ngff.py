@@ -327,20 +327,24 @@ def _images(group: Group, arrays: Mapping[str, Array] | None = None) -> list[_Im
     images = []
     for n, (entry, is_pending) in enumerate(entries):
         first = attributes.get("omero") if n == 0 and not is_pending else None
-        images.append(_Image(entry, channels.get(entry["datasets"][0]["path"], first), is_pending))
+        shown = channels.get(entry["datasets"][0]["path"], first)
+        images.append(_Image(entry, shown if isinstance(shown, Mapping) else None, is_pending))
     return images
 
 
 def pending_images(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the pending metadata of root attributes, parsed; empty if there is none."""
-    text = attributes.get(PENDING)
-    if isinstance(text, dict):
-        return text
+    pending: Any = attributes.get(PENDING)
     try:
-        pending = json.loads(text) if isinstance(text, str) else {}
+        pending = json.loads(pending) if isinstance(pending, str) else pending
     except (ValueError, RecursionError):
         return {}
-    return pending if isinstance(pending, dict) else {}
+    is_valid = (  # other programs may write anything
+        isinstance(pending, dict)
+        and isinstance(pending.get("multiscales", []), list)
+        and isinstance(pending.get("omero", {}), dict)
+    )
+    return pending if is_valid else {}
 
 
 def _matches_arrays(entry: Any, arrays: Mapping[str, Array]) -> bool:
@@ -367,6 +371,17 @@ def _with_images(attributes: Mapping[str, Any], images: Sequence[_Image]) -> dic
     return close_images(kept)
 
 
+def image_channels(root: Group) -> dict[str, tuple[Mapping[str, Any], ...]]:
+    """Return the channels of `omero` of all images, by the path of their first level."""
+    root, channels = from_ngff(root), {}
+    for path, node in [("", root), *root.walk()]:
+        for image in _images(node, dict(node.arrays())) if isinstance(node, Group) else ():
+            listed = (image.omero or {}).get("channels")
+            if isinstance(listed, list) and all(isinstance(one, Mapping) for one in listed):
+                channels[f"{path}/{image.paths[0]}".lstrip("/")] = tuple(listed)
+    return channels
+
+
 def has_images(group: Group) -> bool:
     """Return whether a group, or one below, has images for `to_ngff`."""
     return any(_images(node, dict(node.arrays())) for node in group.groups())
@@ -390,8 +405,9 @@ def from_ngff(group: Group) -> Group:
     ome = group.attributes.get("ome")
     attributes = {name: value for name, value in group.attributes.items() if name != "ome"}
     for name, value in (ome if isinstance(ome, Mapping) else {}).items():
-        if name == "multiscales":
-            attributes[name] = [{"version": "0.4", **entry} for entry in value]
+        if name == "multiscales" and isinstance(value, list):
+            entries = [entry for entry in value if isinstance(entry, Mapping)]
+            attributes[name] = [{"version": "0.4", **entry} for entry in entries]
         elif name != "version":
             is_object = isinstance(value, Mapping)
             attributes[name] = {"version": "0.4", **value} if is_object else value

@@ -6,18 +6,17 @@ xarray engine.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import requires_extra
+from ..metadata.ngff import image_channels
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from ..model.array import Group
     from ..references import References
 
 
@@ -63,13 +62,13 @@ def open_images(
     is_single = not isinstance(path, str) and len(path) == 1
     references = open_references(path[0] if is_single else path, storage_options)
     groups = _open_groups(references, storage_options)
+    channels = image_channels(references.group)
     images: list[Image] = []
     for row in references.series:
         paths = level_paths([row])
         if paths:
-            channels = _channels(references.group, paths[0], is_first=not images)
             levels = tuple(_variable(groups, path) for path in paths)
-            images.append(Image(paths[0], levels, channels))
+            images.append(Image(paths[0], levels, channels.get(paths[0], ())))
     return images or _images_by_name(groups["/"])
 
 
@@ -103,17 +102,6 @@ def _variable(groups: Mapping[str, xr.Dataset], path: str) -> xr.DataArray:
     return variable.rename({dim: _AXIS_SUFFIX.sub("", str(dim)) for dim in variable.dims})
 
 
-def _channels(root: Group, path: str, is_first: bool) -> tuple[Mapping[str, Any], ...]:
-    """Return the OME-NGFF channels of an image, from its group or the root."""
-    attributes = root.attributes if is_first else {}
-    for parent, group in root.walk():
-        if path.startswith(f"{parent}/") and "ome" in group.attributes:
-            attributes = group.attributes
-    omero = {**attributes, **_parse_json(attributes.get("ome"))}.get("omero")
-    channels = _parse_json(omero).get("channels")
-    return tuple(channels) if isinstance(channels, list) else ()
-
-
 def _images_by_name(dataset: xr.Dataset) -> list[Image]:
     """Group levels by name in references of other programs, which do not list series."""
     images: dict[str, list[xr.DataArray]] = {}
@@ -121,11 +109,3 @@ def _images_by_name(dataset: xr.Dataset) -> list[Image]:
         if variable.ndim > 1:
             images.setdefault(_SUFFIX.sub("", str(name)), []).append(variable)
     return [Image(name, tuple(levels)) for name, levels in images.items()]
-
-
-def _parse_json(text: Any) -> Mapping[str, Any]:
-    try:
-        value = json.loads(text) if isinstance(text, str) else text
-    except (ValueError, RecursionError):  # attributes can be anything
-        return {}
-    return value if isinstance(value, Mapping) else {}

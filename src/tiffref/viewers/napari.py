@@ -23,7 +23,8 @@ LayerData = tuple[Any, dict[str, Any], str]
 """(pixels or list of levels, arguments of the layer, "image" or "labels")."""
 
 _SAMPLES = "s"
-_CHANNELS = "c"
+_CHANNELS = ("c", "channel")
+"""Names of the axis of channels, the latter in patterns of file names."""
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[LayerData]] | None:
@@ -48,8 +49,9 @@ def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[LayerData]] | 
 def read_layers(path: str | Sequence[str]) -> list[LayerData]:
     """Open all images of a file, of references, or of several files as layers.
 
-    A pyramid is one layer with all its levels. Channels are separate layers with their names,
-    colors and contrast limits. Pixel sizes become `scale` and `units`.
+    A pyramid is one layer with all its levels. Channels are separate layers with their names (after
+    that of the image, if there are several), colors and contrast limits. Pixel sizes become `scale`
+    and `units`.
 
     Parameters
     ----------
@@ -61,21 +63,26 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
     TiffrefError
         If the source cannot be read.
     """
-    return [_layer(image) for image in open_images(path)]
+    images = open_images(path)
+    return [_layer(image, is_only=len(images) == 1) for image in images]
 
 
-def _layer(image: Image) -> LayerData:
+def _layer(image: Image, is_only: bool) -> LayerData:
     full = image.levels[0]
     dims = [str(dim) for dim in full.dims]
-    options: dict[str, Any] = {"name": full.attrs.get("title") or image.name}
+    title = full.attrs.get("title") or image.name
+    options: dict[str, Any] = {"name": title}
     options["metadata"] = {"attributes": dict(full.attrs)}
     if is_rgb := dims[-1] == _SAMPLES and full.shape[-1] in (3, 4) and full.dtype.kind == "u":
         options["rgb"] = True
         dims.pop()
     is_mask = full.attrs.get("role") == "mask"
-    if _CHANNELS in dims and not is_mask and not is_rgb:
-        options |= _channel_options(full, dims.index(_CHANNELS), image.channels)
-        dims.remove(_CHANNELS)
+    channels = next((dim for dim in _CHANNELS if dim in dims), None)
+    if channels and not is_mask and not is_rgb:
+        prefix = "" if is_only else f"{title}: "
+        options |= _channel_options(full, channels, image.channels, prefix)
+        options["channel_axis"] = dims.index(channels)
+        dims.remove(channels)
     axes = [spacing(full, dim) or (1.0, 0.0, "pixel") for dim in dims]
     scale, translate, units = ([axis[n] for axis in axes] for n in range(3))
     options |= {"scale": scale, "translate": translate, "units": units, "axis_labels": dims}
@@ -85,11 +92,12 @@ def _layer(image: Image) -> LayerData:
     return data if len(data) > 1 else data[0], options, "labels" if is_mask else "image"
 
 
-def _channel_options(full: xr.DataArray, axis: int, channels: Sequence[Mapping]) -> dict[str, Any]:
-    n = full.sizes[_CHANNELS]
-    coordinate = full.coords.get(_CHANNELS)
-    labels = [f"channel {i}" for i in range(n)] if coordinate is None else coordinate.values
-    options: dict[str, Any] = {"channel_axis": axis, "name": [str(label) for label in labels]}
+def _channel_options(
+    full: xr.DataArray, dim: str, channels: Sequence[Mapping], prefix: str
+) -> dict[str, Any]:
+    n = full.sizes[dim]
+    names = full[dim].values if dim in full.coords else [f"channel {i}" for i in range(n)]
+    options: dict[str, Any] = {"name": [f"{prefix}{name}" for name in names]}
     if len(channels) != n:
         return options
     colors = [channel.get("color") for channel in channels]
