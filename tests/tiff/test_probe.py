@@ -598,6 +598,22 @@ def test_jpeg_xr_with_a_byte_count_that_is_too_large(tmp_path, last, order):
     np.testing.assert_array_equal(read(path), data)
 
 
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+@pytest.mark.parametrize(("code", "codec"), [(7, "jpeg8"), (34712, "jpeg2k")])
+def test_segments_inside_the_image_are_never_cropped(tmp_path, code, codec, tile):
+    """Also images as short as the last one, which the scan does not decode."""
+    path = tmp_path / "a.tif"
+    part, data = np.full((16, 16), 9, "u1"), np.full((648, 16), 9, "u1")
+    encode = getattr(imagecodecs, f"{codec}_encode")
+    parts = [part] * 20 + [part[:8]] + [part] * 19 + [part[:8]]
+    one = image(data, {259: code}, rows=None if tile else 16, tile=tile)
+    write_tiff(path, [replace(one, segments=[bytes(encode(one)) for one in parts])])
+    with ZarrTiffStore(path) as store:
+        assert (store[336:] == 9).all()
+        with pytest.raises(MalformedTiff, match=r"chunk 20\.0"):
+            store[...]
+
+
 @pytest.mark.parametrize("n_less", [1, 20])
 def test_compressed_tiles_inside_the_image_are_not_cropped(tmp_path, n_less):
     """A run of PackBits that is cut leaves as many bytes as a tile of the lower edge may have."""

@@ -17,7 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,7 +84,7 @@ class Reading:
     pieces: list[Piece] = field(init=False)
     keys: dict[int, Hashable] = field(init=False)
     progress: ProgressCounter | None = None
-    decoders: dict[int, Decoder] = field(default_factory=dict)
+    decoders: dict[tuple[int, bool], Decoder] = field(default_factory=dict)
 
     def count(self, n_chunks: int) -> None:
         """Report chunks that are finished."""
@@ -101,11 +101,19 @@ class Reading:
         return self.array.codecs[self.array.manifest.sources[self.source[k]].codec]
 
     def decoder(self, k: int) -> Decoder:
-        """Return the decoder of the fetched chunk `k`; chunks of one codec share it."""
-        number = self.array.manifest.sources[self.source[k]].codec
-        decoder = self.decoders.get(number)
+        """Return the decoder of the fetched chunk `k`; chunks of one codec share it.
+
+        Chunks that end within the array are never cropped: one that is has lost rows or columns.
+        """
+        array, number = self.array, self.array.manifest.sources[self.source[k]].codec
+        codec, is_whole = array.codecs[number], False
+        if isinstance(codec, SegmentCodec) and codec.edge is not None:
+            index = np.unravel_index(self.flat[self.rows[k]], array.grid)
+            is_whole = all(map(_ends_within, index, array.chunks, array.shape))
+        decoder = self.decoders.get((number, is_whole))
         if decoder is None:
-            decoder = self.decoders[number] = make_decoder(self.array.codecs[number])
+            codec = replace(codec, edge=None) if is_whole else codec
+            decoder = self.decoders[number, is_whole] = make_decoder(codec)
         return decoder
 
     def set_keys(
@@ -144,6 +152,10 @@ class Reading:
         regions = combine(axis.out for axis in self.axes)
         inners = combine(axis.inner for axis in self.axes)
         return regions, inners, map(all, combine(axis.is_whole for axis in self.axes))
+
+
+def _ends_within(index: int, n_chunk: int, n: int) -> bool:
+    return (index + 1) * n_chunk <= n
 
 
 def plan_reading(array: Array, selection: Selection, target: NDArray) -> Reading:
@@ -539,7 +551,6 @@ def _decode_range(
 ) -> None:
     """Decode the chunks of a range that starts at byte `start` of its source."""
     array, codec = reading.array, reading.codec(members[0])
-    decoder = None
     if len(members) >= _MIN_RUN and reading.is_plain[members].all():
         _copy_plain(reading, codec, members, start, data)
         reading.count(len(members))
@@ -553,7 +564,7 @@ def _decode_range(
             region[...] = view_plain(codec, part, region.shape, reading.sample_strides)
             continue
         try:
-            decoder = decoder or reading.decoder(k)
+            decoder = reading.decoder(k)
             if key is None:
                 decode_chunk(array, decoder, part, region, None if piece.is_whole else piece.inner)
             else:
