@@ -206,12 +206,12 @@ def _parse_image(
         the fields of `IfdFacts` that do not depend on the size of the image, shared by many IFDs.
     """
     tags = dict(values)
+    if quirk == _NDPI_GRAY:
+        tags |= {258: 16, 262: 1, 277: 1, 339: 1}
     compression, photometric = _number(tags, 259, 1), _number(tags, 262, 0)
     planar, n_samples, depth = (_number(tags, *ifd) for ifd in ((284, 1), (277, 1), (32997, 1)))
     depth = depth or 1  # as in libtiff
-    if quirk == _NDPI_GRAY:
-        photometric, n_samples = 1, 1
-    elif compression == OLD_JPEG:
+    if compression == OLD_JPEG:
         # libtiff's defaults for old-style JPEG
         if 262 not in tags or photometric == _RGB:
             photometric = _YCBCR
@@ -224,7 +224,7 @@ def _parse_image(
         photometric = _YCBCR if 262 not in tags and n_samples == 3 else photometric
         compression = compression if 259 in tags else OLD_JPEG
     planes, samples = _count_planes(photometric, n_samples, planar)
-    bits = _bits(tags, quirk, compression, n_samples)
+    bits = _bits(tags, compression, n_samples)
     sample_format = _sample_format(tags, quirk, bits, n_samples)
     subsampling = _int_list(tags, 530)
     default = (2, 2) if photometric == _YCBCR and compression not in (6, 7) else (1, 1)
@@ -276,9 +276,7 @@ def _tile(tags: Mapping[int, Any], depth: int) -> tuple[int, int, int] | None:
     return 1 if depth == 1 else _number(tags, 32998, 1), _number(tags, 323, 0), width
 
 
-def _bits(tags: Mapping[int, Any], quirk: str, compression: int, n_samples: int) -> tuple[int, ...]:
-    if quirk == _NDPI_GRAY:
-        return (16,)
+def _bits(tags: Mapping[int, Any], compression: int, n_samples: int) -> tuple[int, ...]:
     if compression == OLD_JPEG and 258 not in tags:
         return (8,)
     values = _per_sample(tags, 258, n_samples) or (1,)
@@ -290,8 +288,6 @@ def _bits(tags: Mapping[int, Any], quirk: str, compression: int, n_samples: int)
 def _sample_format(
     tags: Mapping[int, Any], quirk: str, bits: tuple[int, ...], n_samples: int
 ) -> int | tuple[int, ...]:
-    if quirk == _NDPI_GRAY:
-        return 1
     values = _per_sample(tags, 339, n_samples)
     if not values and quirk == "indica" and bits == (32,):
         return 3  # the writer omits SampleFormat

@@ -150,18 +150,14 @@ class OmeFile(ImageFile):
         text = ome_text(self.reader) or ""
         try:
             root = parse_xml(text)
-            if root.find("{*}BinaryOnly") is not None:
-                return plain_series(self.reader)  # the metadata is in another file
+            if root.find("{*}BinaryOnly") is not None or root.find(".//{*}Pixels") is None:
+                return plain_series(self.reader)  # the metadata is in another file, or of no image
             listing = _OmeSet(self, root).list()
+            if listing.series:
+                return listing
+            why = "; ".join(listing.defects)
         except (XmlError, _InconsistentXml) as error:
-            return self._plain_listing(str(error))
-        if listing.series:
-            return listing
-        if root.find(".//{*}Pixels") is None:
-            return plain_series(self.reader)
-        return self._plain_listing("; ".join(listing.defects))
-
-    def _plain_listing(self, why: str) -> Listing:
+            why = str(error)
         listing = plain_series(self.reader)
         reason = f": {why}" if why else ""
         listing.defects.append(f"the OME-XML does not match the pages{reason}")
