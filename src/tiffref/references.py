@@ -480,7 +480,7 @@ def _read(
         error.url = location if error.url is None else error.url
         raise
     references = References(parsed.group, parsed.series)
-    if allow is None and not parsed.is_own:
+    if allow is None and not parsed.is_own():
         folder = [] if location is None else [location_prefix(location)]
         allow = [*folder, *allowed_by_environment()]
     return open_document(references, allow=allow), parsed

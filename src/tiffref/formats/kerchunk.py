@@ -24,7 +24,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import ujson
@@ -51,39 +51,26 @@ from .zarr_metadata import to_texts
 _RAW_TEXT = frozenset(range(0x20, 0x7F)) | {0x09, 0x0A}
 
 
-class Rows(NamedTuple):
-    """Chunks of one array, either all byte ranges or all whole files.
+def iter_rows(manifest: Manifest) -> Iterator[tuple[NDArray[Any], ...]]:
+    """Yield the chunks in sources, in C order within blocks of `BLOCK_ROWS`, in columns.
 
-    `flat`, `source`, `offset`, `length` are columns of the manifest. If `is_whole`, the chunks are
-    whole files, and `offset` and `length` are meaningless.
+    The columns are flat index, source, offset and length; of whole files, only the first two.
     """
-
-    flat: NDArray[np.intp]
-    source: NDArray[np.int32]
-    offset: NDArray[np.uint64]
-    length: NDArray[np.uint64]
-    is_whole: bool
-
-
-def iter_rows(manifest: Manifest) -> Iterator[Rows]:
-    """Yield the chunks in sources, in C order within blocks of `BLOCK_ROWS`."""
     if not manifest.sources:
         return
     for start in range(0, manifest.n_chunks, BLOCK_ROWS):
         block = slice(start, start + BLOCK_ROWS)
-        source, length = manifest.source[block], manifest.length[block]
+        source, offset = manifest.source[block], manifest.offset[block]
+        length = manifest.length[block]
         if source.min() >= 0 and np.count_nonzero(length) == len(length):
             # the common case, without splitting columns
-            flat = np.arange(start, start + len(source))
-            yield Rows(flat, source, manifest.offset[block], length, False)
+            yield np.arange(start, start + len(source)), source, offset, length
             continue
-        is_stored = source >= 0
-        is_whole = is_stored & (length == 0)
-        for chosen, whole in ((is_stored & ~is_whole, False), (is_whole, True)):
-            flat = np.flatnonzero(chosen) + start
-            if flat.size:
-                source = manifest.source[flat]
-                yield Rows(flat, source, manifest.offset[flat], manifest.length[flat], whole)
+        is_stored, is_range = source >= 0, length > 0
+        for rows in map(np.flatnonzero, (is_stored & is_range, is_stored & ~is_range)):
+            if rows.size:
+                spans = (offset[rows], length[rows]) if is_range[rows[0]] else ()
+                yield rows + start, source[rows], *spans
 
 
 def encode_inlined(data: bytes) -> str:
@@ -213,21 +200,14 @@ def _array_in_format(path: str, array: Array, codec: ForeignCodec, zarr_format: 
     return replace(array, codecs=(own,), manifest=replace(array.manifest, inlined=inlined))
 
 
-def _is_plain_coordinate(array: Array, codec: SegmentCodec) -> bool:
-    return (
-        array.manifest.shape == (1,)
-        and array.shape[0] > _MIN_PACKED
-        and len(array.manifest.inlined) == 1
-        and codec.dtype[1] in "iuf"
-        and codec == plain_codec(array.shape[0], codec.dtype)
-    )
-
-
 def _pack(node: Node, zarr_format: int) -> Node:
     """Compress a coordinate by codecs that every reader of the Zarr format has."""
-    if not isinstance(node, Array) or isinstance(codec := node.codecs[0], ForeignCodec):
+    if not isinstance(node, Array) or node.manifest.shape != (1,) or not node.manifest.inlined:
         return node
-    if not _is_plain_coordinate(node, codec):
+    codec, n_values = node.codecs[0], node.shape[0]
+    if isinstance(codec, ForeignCodec) or codec.dtype[1] not in "iuf" or n_values <= _MIN_PACKED:
+        return node
+    if codec != plain_codec(n_values, codec.dtype):
         return node
     pack = _packed if node.shape[0] <= _MAX_CACHED else _packed.__wrapped__
     codec, manifest = pack(node.manifest.inlined[0], codec.dtype, zarr_format)
@@ -307,12 +287,10 @@ def to_kerchunk(
     for path, array in plan.arrays:
         rule = KeyRule.written(path, plan.zarr_format)
         urls = [plan.addresses[source.url] for source in array.manifest.sources]
-        for rows in iter_rows(array.manifest):
-            columns: list[list[Any]] = [[urls[row] for row in rows.source.tolist()]]
-            if not rows.is_whole:
-                columns += rows.offset.tolist(), rows.length.tolist()
+        for flat, source, *spans in iter_rows(array.manifest):
+            columns = [urls[row] for row in source.tolist()], *map(np.ndarray.tolist, spans)
             values = map(list, zip(*columns, strict=True))
-            refs.update(zip(rule.keys(array.grid, rows.flat), values, strict=True))
+            refs.update(zip(rule.keys(array.grid, flat), values, strict=True))
         for flat, data in sorted(array.manifest.inlined.items()):
             refs[rule.key(array.grid, flat)] = encode_inlined(data)
     if version == 0:
@@ -400,7 +378,7 @@ def _iter_json(plan: Plan, version: int) -> Iterator[bytes]:
         for rows in iter_rows(manifest):
             yield "".join(lines).encode()
             lines.clear()
-            yield _json_rows(rule, manifest.shape, [url.encode() for url in urls], rows)
+            yield _json_rows(rule, manifest.shape, [url.encode() for url in urls], *rows)
         for flat, data in sorted(manifest.inlined.items()):
             lines.append(f',\n"{rule.key(manifest.shape, flat)}":{_quote(encode_inlined(data))}')
     lines.append("\n}}\n" if version == 1 else "\n}\n")
@@ -428,9 +406,16 @@ def _quoted_rule(path: str, zarr_format: int) -> KeyRule:
     return KeyRule(_quote(rule.lead)[1:-1], rule.separator, _quote(rule.scalar)[1:-1])
 
 
-def _json_rows(rule: KeyRule, grid: tuple[int, ...], urls: Sequence[bytes], rows: Rows) -> bytes:
+def _json_rows(
+    rule: KeyRule,
+    grid: tuple[int, ...],
+    urls: Sequence[bytes],
+    flat: NDArray[Any],
+    source: NDArray[Any],
+    *spans: NDArray[Any],
+) -> bytes:
     """Return the lines of many chunks, formatted column by column."""
-    columns = [b',\n"', *rule.columns(grid, rows.flat), b'":[', pick_texts(urls, rows.source)]
-    if not rows.is_whole:
-        columns += [b",", format_numbers(rows.offset), b",", format_numbers(rows.length)]
-    return join_columns(len(rows.flat), [*columns, b"]"])
+    columns = [b',\n"', *rule.columns(grid, flat), b'":[', pick_texts(urls, source)]
+    for span in spans:
+        columns += [b",", format_numbers(span)]
+    return join_columns(len(flat), [*columns, b"]"])

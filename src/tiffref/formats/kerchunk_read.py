@@ -18,8 +18,9 @@ import math
 import os
 import re
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,9 +36,9 @@ from .load import check_counts, check_nodes, fetch_text, open_large, parse_json
 from .provenance import (
     PROVENANCE,
     Provenance,
-    Sealed,
     check_series,
     digest_chunks,
+    is_own_document,
     parse_provenance,
 )
 from .zarr_metadata import OME_XML, Nodes, parse_metadata
@@ -404,12 +405,13 @@ def _make_manifest(
 class Parsed:
     """A parsed document: its group, and the series in its provenance.
 
-    `zarr_format` is that of the metadata, `version` that of the references.
+    `is_own` returns whether this user wrote the document, and it is unchanged. `zarr_format` is
+    that of the metadata, `version` that of the references.
     """
 
     group: Group
     series: tuple[Mapping[str, Any], ...]
-    sealed: Sealed | None = None
+    is_own: Callable[[], bool]
     zarr_format: int = 2
     version: int = 1
 
@@ -423,9 +425,7 @@ class Parsed:
         parts: Iterable[bytes | NDArray],
         version: int = 1,
     ) -> Parsed:
-        """Build the result from all parts of a document; `parts` are those of `Sealed`."""
-        seal, links = provenance.seal, provenance.links
-        sealed = None if seal is None else Sealed(seal, metadata, links, parts)
+        """Build the result from all parts of a document; `parts` are those of its seal."""
         names = {key.rpartition("/")[2] for key in metadata}
         zarr_format = 3 if "zarr.json" in names else 2
         if len(provenance.sources) == 1:  # it is also the file of images without any chunks
@@ -438,12 +438,8 @@ class Parsed:
                 for path, array in arrays.items()
             }
         group = Group.from_paths(arrays, nodes.groups, nodes.order)
-        return cls(group, tuple(provenance.series), sealed, zarr_format, version)
-
-    @property
-    def is_own(self) -> bool:
-        """Whether this user wrote the document, and it is unchanged."""
-        return self.sealed is not None and self.sealed.is_own(self.group.sources().values())
+        is_own = partial(is_own_document, provenance, metadata, parts, group)
+        return cls(group, tuple(provenance.series), is_own, zarr_format, version)
 
 
 def read_document(

@@ -27,8 +27,9 @@ BLOCK_ROWS = 65_536
 FEW_ROWS = 192
 """Rows up to which Python's own formatting is faster than NumPy's cost per call."""
 
-_MAX_DIGITS = 18
-"""Digits of an index that still fits 63 bits."""
+_INDEX = "(?:0|[1-9][0-9]{0,17})"
+"""An index: "01" is a different key than "1", and 18 digits fit 63 bits."""
+_IS_INDEX = re.compile(_INDEX).fullmatch
 
 
 def join_key(path: str, name: str) -> str:
@@ -140,15 +141,11 @@ def parse_key(
         return None
     if not grid:
         return (path, 0) if key == rule.below(path).scalar else None
-    flat = 0
     texts = (match[2] or "").split(rule.separator)
-    if len(texts) != len(grid):
+    if len(texts) != len(grid) or not all(map(_IS_INDEX, texts)):
         return None
-    for text, n_chunks in zip(texts, grid, strict=True):
-        # isdigit() accepts digits of other scripts; "01" is a different key than "1"
-        if not (text.isascii() and text.isdigit()) or (text[0] == "0" and text != "0"):
-            return None
-        index = int(text) if len(text) <= _MAX_DIGITS else n_chunks
+    flat = 0
+    for index, n_chunks in zip(map(int, texts), grid, strict=True):
         if index >= n_chunks:
             return None
         flat = flat * n_chunks + index
@@ -207,8 +204,7 @@ def _parse_indices(texts: Sequence[str], grid: tuple[int, ...], rule: KeyRule) -
     if not grid:
         return np.array([0 if text == rule.scalar else -1 for text in texts], np.intp)
     flat = np.full(len(texts), -1, np.intp)
-    # "01" is a different key than "1"
-    index = re.escape(rule.separator).join(["(?:0|[1-9][0-9]{0,17})"] * len(grid))
+    index = re.escape(rule.separator).join([_INDEX] * len(grid))
     pattern = f"(?:\0{re.escape(rule.lead)}{index})"
     joined = "\0".join(["", *texts])
     if not re.fullmatch(f"{pattern}*+", joined):

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from ..errors import InvalidReferences
 from ..io.allow import is_own_seal, make_seal
 from ..io.urls import from_document_url, has_scheme, shared_folder, to_document_url
-from ..model.array import Array
+from ..model.array import Array, Group
 from ..model.manifest import Manifest, Source
 from .zarr_metadata import to_text
 
@@ -238,34 +238,30 @@ NO_SEAL = "0" * 64
 """Placeholder of a seal."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """A document with a seal that is not yet verified.
+def is_own_document(
+    provenance: Provenance,
+    metadata: Mapping[str, Any],
+    parts: Iterable[bytes | NDArray],
+    group: Group,
+) -> bool:
+    """Return whether this user made the seal of a document, and document and links are unchanged.
 
-    Attributes
+    Parameters
     ----------
-    seal
-        The seal in the document.
+    provenance
+        The parsed attribute of the document.
     metadata
         Its metadata documents by key, as JSON text or objects.
-    links
-        Local sources behind links -> their real paths when the document was sealed.
     parts
         From `digest_chunks` or `digest_files`.
+    group
+        Its arrays.
     """
-
-    seal: str
-    metadata: Mapping[str, Any]
-    links: Mapping[str, str]
-    parts: Iterable[bytes | NDArray] = field(default=(), compare=False)
-
-    def is_own(self, sources: Iterable[Source]) -> bool:
-        """Return whether this user made the seal, and document and links are unchanged."""
-        rows = list(sources)
-        if not all(has_scheme(row.url) or os.path.isabs(row.url) for row in rows):  # noqa: PTH117
-            return False  # a relative path is a different file in each folder
-        digest = _digest(self.metadata, self.parts, self.seal)
-        return is_own_seal(self.seal, digest) and find_links(rows) == self.links
+    seal, sources = provenance.seal, group.sources().values()
+    if seal is None or not all(has_scheme(s.url) or os.path.isabs(s.url) for s in sources):  # noqa: PTH117
+        return False  # a relative path is a different file in each folder
+    is_own = is_own_seal(seal, _digest(metadata, parts, seal))
+    return is_own and find_links(sources) == provenance.links
 
 
 def seal_texts(metadata: Mapping[str, str], parts: Iterable[bytes | NDArray]) -> Mapping[str, str]:
