@@ -123,7 +123,7 @@ def test_share_of_portable_documents(corpus, records, capsys):
                 continue
             tier, why = portability(array.codec)
             tiers[tier] += 1
-            v3 = to_zarr3(array.codec, ndim=len(array.shape), chunks=array.chunks)["codecs"]
+            v3 = to_zarr3(array.codec, chunks=array.chunks)["codecs"]
             in_v3["tiffref_segment" not in str(v3)] += 1
             config = array.codec.to_config()
             plain = {"shape", "dtype", "compression", "byteorder", "sample_format"}

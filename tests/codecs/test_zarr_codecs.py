@@ -71,7 +71,7 @@ def document(codec: SegmentCodec, zarr_format: int) -> dict[str, bytes]:
         "chunk_key_encoding": keys,
         "attributes": {},
         "fill_value": _FILLS.get(np.dtype(codec.dtype).kind, 0),
-        **to_zarr3(codec, ndim=4, chunks=shape),
+        **to_zarr3(codec, chunks=shape),
     }
     return {"zarr.json": json.dumps(metadata).encode()}
 
@@ -242,7 +242,7 @@ def test_predictors_in_zarr_v3_work_along_the_columns(shape, chunks, predictor, 
     dtype = "<f4" if predictor == 3 else "<u2"
     sample_format = 3 if predictor == 3 else 1
     codec = SegmentCodec(shape, dtype, 8, predictor, byteorder, sample_format=sample_format)
-    written = to_zarr3(codec, ndim=len(chunks), chunks=chunks)
+    written = to_zarr3(codec, chunks=chunks)
     assert written["codecs"][0]["name"].startswith("imagecodecs_")
     image = values(shape, dtype)
     chunk = Array.from_chunk(
@@ -259,12 +259,12 @@ def test_predictors_in_zarr_v3_work_along_the_columns(shape, chunks, predictor, 
 
 def test_stores_name_our_own_codec_where_others_could_take_the_name():
     codec = SegmentCodec(RGB, "|u1", 7)
-    (written,) = to_zarr3(codec, ndim=4, chunks=RGB, is_own=True)["codecs"]
+    (written,) = to_zarr3(codec, chunks=RGB, is_own=True)["codecs"]
     assert written["name"] == "tiffref_segment"
     grid = {"chunk_grid": {"configuration": {"chunk_shape": list(RGB)}}}
     own = {"data_type": "uint8", "codecs": [written], **grid}
     assert from_zarr3(through_json(own)) == codec
-    plain = to_zarr3(SegmentCodec(FULL, "<u2", 8), ndim=4, chunks=FULL, is_own=True)["codecs"]
+    plain = to_zarr3(SegmentCodec(FULL, "<u2", 8), chunks=FULL, is_own=True)["codecs"]
     assert [one["name"] for one in plain] == ["bytes", "numcodecs.zlib"]
 
 
@@ -272,12 +272,12 @@ def test_stores_name_our_own_codec_where_others_could_take_the_name():
 def raised(codec: SegmentCodec) -> tuple[Any, Any]:
     zarray = {**to_zarr2(codec), "chunks": list(codec.shape), "order": "C"}
     grid = {"chunk_grid": {"configuration": {"chunk_shape": list(codec.shape)}}}
-    v3 = to_zarr3(codec, ndim=4, chunks=codec.shape)
+    v3 = to_zarr3(codec, chunks=codec.shape)
     return from_zarr2(through_json(zarray)), from_zarr3(through_json({**v3, **grid}))
 
 
 def in_zarr3(codec: SegmentCodec, chunks: tuple[int, ...]) -> Any:
-    return through_json(to_zarr3(codec, ndim=len(chunks), chunks=chunks))
+    return through_json(to_zarr3(codec, chunks=chunks))
 
 
 def through_json(document: Any) -> Any:

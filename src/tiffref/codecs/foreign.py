@@ -363,9 +363,10 @@ def _decode_v3(
     if last < 0 or "stream" in kinds[:last]:
         raise ValueError("the codecs do not turn an array into bytes exactly once")
     arrays, to_bytes, streams = configs[:last], configs[last], configs[last + 1 :]
-    stored_dtype = dtype
+    forms = [(shape, dtype)]
     for config in arrays:
-        stored_dtype = _stored_dtype(config, stored_dtype)
+        forms.append(_encoded_form(config, *forms[-1]))
+    _, stored_dtype = forms.pop()
     size = math.prod(shape) * stored_dtype.itemsize
     encoded_size = _V3_DECODERS[to_bytes["id"]].encoded_size(to_bytes, size)
     stored = _decode_chain(streams, data, encoded_size)
@@ -374,7 +375,9 @@ def _decode_v3(
         samples = np.frombuffer(_as_bytes(stored), stored_dtype.newbyteorder(order))
     else:
         samples = _as_items(_decode_chain([to_bytes], stored, size), stored_dtype)
-    return _decode_arrays(arrays, samples, shape, dtype)
+    for config, form in zip(reversed(arrays), reversed(forms), strict=True):
+        samples = _decode_array(config, samples, *form)
+    return samples
 
 
 def _to_v2_config(config: Any) -> dict[str, Any]:
@@ -384,37 +387,26 @@ def _to_v2_config(config: Any) -> dict[str, Any]:
     return {**(config.get("configuration") or {}), "id": _v2_name(config["name"])}
 
 
-def _stored_dtype(config: _Config, dtype: np.dtype) -> np.dtype:
-    """Return the dtype that an array-to-array codec stores for items of a dtype."""
+def _encoded_form(
+    config: _Config, shape: tuple[int, ...], dtype: np.dtype
+) -> tuple[tuple[int, ...], np.dtype]:
+    """Return shape and dtype after encoding by an array-to-array codec."""
+    if config["id"] == "transpose":
+        axes = config["order"]
+        if sorted(axes) != list(range(len(shape))):
+            raise ValueError(f"not an order of {len(shape)} axes: {axes}")
+        return tuple(shape[axis] for axis in axes), dtype
     is_converted = _V3_DECODERS[config["id"]].encoded_size is _converted
-    return _item_types(config)[0] if is_converted else dtype
+    return shape, _item_types(config)[0] if is_converted else dtype
 
 
-def _decode_arrays(
-    configs: Sequence[_Config], samples: NDArray, shape: tuple[int, ...], dtype: np.dtype
+def _decode_array(
+    config: _Config, samples: NDArray, shape: tuple[int, ...], dtype: np.dtype
 ) -> NDArray:
-    """Decode array-to-array codecs; a transpose needs the shape after encoding."""
-    shapes, dtypes = [shape], [dtype]
-    for config in configs:
-        axes = _transpose_order(config, len(shape))
-        shapes.append(tuple(shapes[-1][axis] for axis in axes))
-        dtypes.append(_stored_dtype(config, dtypes[-1]))
-    for n in reversed(range(len(configs))):
-        config = configs[n]
-        if config["id"] == "transpose":
-            inverse = np.argsort(_transpose_order(config, len(shape)))
-            samples = samples.reshape(shapes[n + 1]).transpose(inverse)
-            continue
-        native = samples.astype(samples.dtype.newbyteorder("="), copy=False)
-        value = _decode_chain([config], native, math.prod(shape) * dtypes[n].itemsize)
-        samples = _as_items(value, dtypes[n].newbyteorder("="))
-    return samples
-
-
-def _transpose_order(config: _Config, n_dims: int) -> Sequence[int]:
-    if config["id"] != "transpose":
-        return range(n_dims)
-    axes = config["order"]
-    if sorted(axes) != list(range(n_dims)):
-        raise ValueError(f"not an order of {n_dims} axes: {axes}")
-    return axes
+    """Decode an array-to-array codec to samples of this shape and dtype."""
+    if config["id"] == "transpose":
+        stored_shape, _ = _encoded_form(config, shape, dtype)
+        return samples.reshape(stored_shape).transpose(np.argsort(config["order"]))
+    native = samples.astype(samples.dtype.newbyteorder("="), copy=False)
+    value = _decode_chain([config], native, math.prod(shape) * dtype.itemsize)
+    return _as_items(value, dtype.newbyteorder("="))

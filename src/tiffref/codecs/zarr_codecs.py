@@ -245,8 +245,7 @@ the wrong way round; because it does not know this codec, it refuses the array i
 def to_zarr3(
     codec: SegmentCodec | ForeignCodec,
     *,
-    ndim: int | None = None,
-    chunks: Sequence[int] | None = None,
+    chunks: Sequence[int] = (),
     is_own: bool = False,
 ) -> dict[str, Any]:
     """Return `data_type` and `codecs` of a `zarr.json`.
@@ -255,28 +254,27 @@ def to_zarr3(
     ----------
     codec
         Codec of the segments.
-    ndim, chunks
-        Number of dimensions and chunk shape of the array; `transpose` and predictors need them.
+    chunks
+        Chunk shape of the array; `transpose` and predictors need it.
     is_own
         Use our own codec instead of imagecodecs' names, which other packages may redefine.
     """
     if isinstance(codec, ForeignCodec):
         return {name: codec.metadata[name] for name in ("data_type", "codecs")}
     if codec.transposes:
-        assert ndim is not None
         first: list[dict[str, Any]] = []
         for order in codec.transposes:
-            n_fixed = ndim - len(order)
+            n_fixed = len(chunks) - len(order)
             full = [*range(n_fixed), *(n_fixed + axis for axis in order)]
             first.append({"name": "transpose", "configuration": {"order": full}})
-            chunks = None if chunks is None else [chunks[axis] for axis in full]
-        stored = to_zarr3(replace(codec, transposes=()), ndim=ndim, chunks=chunks, is_own=is_own)
+            chunks = [chunks[axis] for axis in full]
+        stored = to_zarr3(replace(codec, transposes=()), chunks=chunks, is_own=is_own)
         transposed = [*first, *stored["codecs"]]
         is_read_by_gdal = {entry["name"] for entry in transposed} <= {"transpose", "bytes", "zstd"}
         if is_read_by_gdal and not all(map(is_self_inverse, codec.transposes)):
             transposed.append(_GDAL_BARRIER)
         return {**stored, "codecs": transposed}
-    codecs = None if reason_for_segment(codec) is not None else _portable(codec, chunks or ())
+    codecs = None if reason_for_segment(codec) is not None else _portable(codec, chunks)
     if codecs is None or (is_own and any("imagecodecs_" in entry["name"] for entry in codecs)):
         codecs = [{"name": SEGMENT_ID, "configuration": codec.to_config()}]
     dtype = np.dtype(codec.dtype)
@@ -344,8 +342,7 @@ def from_zarr3(metadata: Mapping[str, Any]) -> SegmentCodec | ForeignCodec:
         chunks = grid.get("configuration", {}).get("chunk_shape", ())
         codec = _parse_zarr3(codec_part, chunks)
         if codec is not None and codec_part in [
-            to_zarr3(codec, ndim=len(chunks), chunks=chunks, is_own=is_own)
-            for is_own in (False, True)
+            to_zarr3(codec, chunks=chunks, is_own=is_own) for is_own in (False, True)
         ]:
             return codec
     except _PARSE_ERRORS:

@@ -134,10 +134,11 @@ ujson writes "\\/" for "/".
 class Split:
     """A document in two parts: `document`, the parsed references with string values; and `runs`.
 
-    Each run is a sequence of lines with byte ranges, whose keys have the same beginning: that
-    beginning, and start and stop in the text.
+    Each run is a sequence of lines of `text` with byte ranges, whose keys have the same beginning:
+    that beginning, and start and stop in the text.
     """
 
+    text: Text
     document: Mapping[str, Any]
     runs: list[tuple[bytes, int, int]]
     spacing: Spacing
@@ -177,7 +178,7 @@ def split_document(text: Text) -> Split:
     if not runs or not all(isinstance(value, str) for value in refs.values()):
         raise Irregular("other values")
     document = {"version": 1, "refs": refs} if spacing.is_wrapped else refs
-    return Split(document, runs, spacing)
+    return Split(text, document, runs, spacing)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -202,16 +203,13 @@ def _find_end(text: Text, spacing: Spacing, prefix: bytes, start: int) -> int:
 
 
 def parse_lines(
-    text: Text,
-    split: Split,
-    arrays: Mapping[str, ArrayMetadata],
-    inlined: Mapping[str, NDArray[np.integer]],
+    split: Split, arrays: Mapping[str, ArrayMetadata], inlined: Mapping[str, NDArray[np.integer]]
 ) -> tuple[list[str], dict[str, Columns]]:
     """Parse all runs of a document.
 
     Parameters
     ----------
-    text, split
+    split
         The document.
     arrays
         Its arrays by path.
@@ -241,7 +239,7 @@ def parse_lines(
         columns[path] = missing_columns(math.prod(grid))
         columns[path].source[inlined[path]] = INLINED
         pattern = _compile_line(prefix, arrays[path], split.spacing)
-        for block in _iter_blocks(text, start, stop, split.spacing):
+        for block in _iter_blocks(split.text, start, stop, split.spacing):
             chunks = _parse_block(block, pattern, grid, split.spacing, urls)
             _store_chunks(columns[path], chunks)
     return list(urls), columns

@@ -287,10 +287,10 @@ def to_kerchunk(
     for path, array in plan.arrays:
         rule = KeyRule.written(path, plan.zarr_format)
         urls = [plan.addresses[source.url] for source in array.manifest.sources]
-        for flat, source, *spans in iter_rows(array.manifest):
+        for index, source, *spans in iter_rows(array.manifest):
             columns = [urls[row] for row in source.tolist()], *map(np.ndarray.tolist, spans)
             values = map(list, zip(*columns, strict=True))
-            refs.update(zip(rule.keys(array.grid, flat), values, strict=True))
+            refs.update(zip(rule.keys(array.grid, index), values, strict=True))
         for flat, data in sorted(array.manifest.inlined.items()):
             refs[rule.key(array.grid, flat)] = encode_inlined(data)
     if version == 0:

@@ -478,13 +478,13 @@ def _parse_lines(text: Text) -> Parsed | None:
     """Read a document whose references have the same layout; None for other documents."""
     try:
         split = split_document(text)
-        return parse_document(split.document, lines=(text, split))
+        return parse_document(split.document, split=split)
     except (ValueError, RecursionError):
         return None  # the general reader reads it, or reports the error
 
 
 def parse_document(
-    document: Any, report: Reporter = raise_finding, lines: tuple[Text, Split] | None = None
+    document: Any, report: Reporter = raise_finding, split: Split | None = None
 ) -> Parsed:
     """Parse a loaded document.
 
@@ -494,13 +494,13 @@ def parse_document(
         Parsed JSON.
     report
         Called with each finding; by default the first error is raised.
-    lines
-        The text of the document, and its parts, if `document` is only the first of these.
+    split
+        The whole document, if `document` is only its first part.
 
     Raises
     ------
     Irregular
-        If one of these lines is.
+        If one of its lines is.
     """
     refs = parse_structure(document, report)
     check_counts(len(refs.keys), sum(map(len, refs.inlined.values())), report)
@@ -511,9 +511,9 @@ def parse_document(
     chunks = _find_chunks(refs.keys, nodes, report)
     columns: Mapping[str, Columns] = {}
     urls = refs.urls
-    if lines is not None:
+    if split is not None:
         inlined = {path: index.flat for path, index in chunks.items()}
-        urls, columns = parse_lines(*lines, nodes.arrays, inlined)
+        urls, columns = parse_lines(split, nodes.arrays, inlined)
     sources, rank = rank_sources(urls, provenance.sources)
     arrays = {}
     for path, array in nodes.arrays.items():

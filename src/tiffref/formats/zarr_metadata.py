@@ -126,9 +126,7 @@ def _texts_v2(
             if attributes:
                 texts[key] = to_text(attributes, key)
             continue
-        if len(node.codecs) != 1:
-            raise _several_codecs(path, node)
-        codec, fill = node.codecs[0], node.fill_value
+        codec, fill = _only_codec(path, node), node.fill_value
         shown = "null" if fill is None else to_text(_encode_fill(fill, node.dtype))
         texts[f"{lead}.zarray"] = _zarray(codec, node.shape, node.chunks, shown)
         if fill is None and _TEXTS.issuperset(map(type, attributes.values())):
@@ -189,9 +187,7 @@ def _text_v3(path: str, key: str, node: Node, more: Mapping[str, Any], is_own: b
     if isinstance(node, Group):
         attributes.update(more)
         return to_text({"zarr_format": 3, "node_type": "group", "attributes": attributes}, key)
-    if len(node.codecs) != 1:
-        raise _several_codecs(path, node)
-    codec, fill = node.codecs[0], node.fill_value
+    codec, fill = _only_codec(path, node), node.fill_value
     encoding = _encode_codec(codec, _values_of(codec), node.chunks, is_own)
     if fill is None:
         fill = np.zeros((), node.dtype)[()]
@@ -219,12 +215,15 @@ def _text_v3(path: str, key: str, node: Node, more: Mapping[str, Any], is_own: b
 def _encode_codec(
     codec: Any, values: str, chunks: tuple[int, ...], is_own: bool
 ) -> Mapping[str, Any]:
-    return to_zarr3(codec, ndim=len(chunks), chunks=chunks, is_own=is_own)
+    return to_zarr3(codec, chunks=chunks, is_own=is_own)
 
 
-def _several_codecs(path: str, array: Array) -> ManifestMismatch:
+def _only_codec(path: str, array: Array) -> SegmentCodec | ForeignCodec:
+    """Return the codec of an array, or raise an error if it has several."""
+    if len(array.codecs) == 1:
+        return array.codecs[0]
     kinds = sorted({_describe(codec) for codec in array.codecs})
-    return ManifestMismatch(
+    raise ManifestMismatch(
         "chunks of the array need different codecs, which references cannot express",
         tag=f"array '{path}'",
         got=f"{len(array.codecs)} codecs ({'; '.join(kinds[:4])})",
