@@ -238,20 +238,15 @@ def _open(source: Any, options: EngineOptions, as_tree: bool) -> tuple[Reference
 
 
 def _select_levels(references: References, series: int | None, level: int | None) -> References:
-    """Select one series of a document, or one level, renamed like the full-size one."""
+    """Select one series of a document, or one level, with the names of a full-size image."""
     chosen = select_levels(references, series, level)
     if not level:
         return chosen
-    n_levels = len(references.series[series or 0]["levels"])
-    return _rename_as_full_size(chosen, f"_{level % n_levels}")
-
-
-def _rename_as_full_size(references: References, suffix: str) -> References:
-    """Rename the arrays and dimensions of an overview like those of a full-size image."""
+    suffix = f"_{level % len(references.series[series or 0]['levels'])}"
     children: dict[str, Array | Group] = {}
-    attributes = {k: v for k, v in references.group.attributes.items() if k != "multiscales"}
-    names = _full_size_names(references.group, suffix)
-    for name, child in references.group.children.items():
+    attributes = {k: v for k, v in chosen.group.attributes.items() if k != "multiscales"}
+    names = _full_size_names(chosen.group, suffix)
+    for name, child in chosen.group.children.items():
         if name not in names:
             continue
         if isinstance(child, Array):
@@ -265,7 +260,7 @@ def _rename_as_full_size(references: References, suffix: str) -> References:
                 attributes |= {k: v for k, v in own.items() if is_geozarr(k)}
             child = child.as_variable(tuple(d.removesuffix(suffix) for d in child.dims), own)
         children[names[name]] = child
-    return replace(references, group=Group(children, attributes))
+    return replace(chosen, group=Group(children, attributes))
 
 
 def _full_size_names(group: Group, suffix: str) -> dict[str, str]:

@@ -501,9 +501,7 @@ def _index_digest(data: bytes) -> bytes:
     return hashlib.sha256(b"catalog" + data).digest()
 
 
-def read_catalog_file(
-    folder: str, name: str, storage_options: Mapping[str, Any] | None = None
-) -> bytes:
+def read_catalog_file(folder: str, name: str, storage_options: Mapping[str, Any] | None) -> bytes:
     """Read a file in the folder of a catalog; the file system raises errors of its own."""
     fs, root = url_to_fs(folder or "/", storage_options)
     return read_file(fs, f"{root}/{name}")

@@ -196,6 +196,8 @@ def _shorten(part: str) -> str:
 def file_facts(references: References) -> dict[str, Any]:
     """Return the columns that describe the image of a file."""
     array = references.group[references.main_path]
+    codec = array.codecs[0]
+    compression = COMPRESSIONS[codec.compression].name
     levels = [level for series in references.series[:1] for level in series["levels"]]
     refused = [
         level["refused"] for series in references.series for level in series["levels"]
@@ -206,7 +208,7 @@ def file_facts(references: References) -> dict[str, Any]:
         "dims": list(array.dims),
         "dtype": str(array.dtype),
         "chunks": list(array.chunks),
-        "codec": _name_codec(array),
+        "codec": compression + (f"+predictor{codec.predictor}" if codec.predictor != 1 else ""),
         "nbytes": array.nbytes,
         "n_levels": len(levels),
         "n_series": len(references.series),
@@ -228,12 +230,6 @@ def _place(group: Group, array: Array) -> dict[str, Any]:
         outline = outline_of_points(crs, mapping.attributes)
         columns |= {} if outline is None else {"outline": outline}
     return columns
-
-
-def _name_codec(array: Array) -> str:
-    codec: Any = array.codecs[0]
-    name = COMPRESSIONS[codec.compression].name
-    return name if codec.predictor == 1 else f"{name}+predictor{codec.predictor}"
 
 
 def _number(value: Any) -> float | None:

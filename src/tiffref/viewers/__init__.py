@@ -17,7 +17,6 @@ from ..metadata.ngff import image_channels
 if TYPE_CHECKING:
     import xarray as xr
 
-    from ..references import References
 
 
 _SUFFIX = re.compile(r"(_\d+)?$")
@@ -61,8 +60,17 @@ def open_images(
 
     is_single = not isinstance(path, str) and len(path) == 1
     references = open_references(path[0] if is_single else path, storage_options)
-    groups = _open_groups(references, storage_options)
     channels = image_channels(references.group)
+    with requires_extra("xarray", "images for viewers need xarray and dask"):
+        import xarray as xr
+
+        groups = xr.open_groups(  # which imports dask because of chunks=
+            references,  # type: ignore[arg-type]  # accepted by our engine
+            engine="tiffref",
+            chunks={},
+            mask_and_scale=False,
+            storage_options=storage_options,
+        )
     images: list[Image] = []
     for row in references.series:
         paths = level_paths([row])
@@ -78,21 +86,6 @@ def spacing(level: xr.DataArray, dim: str) -> tuple[float, float, str] | None:
     if axis is None or axis.dtype.kind != "f" or axis.size < 2:
         return None
     return float(axis[1] - axis[0]), float(axis[0]), axis.attrs.get("units", "pixel")
-
-
-def _open_groups(
-    references: References, storage_options: Mapping[str, Any] | None
-) -> dict[str, xr.Dataset]:
-    with requires_extra("xarray", "images for viewers need xarray and dask"):
-        import xarray as xr
-
-        return xr.open_groups(  # which imports dask because of chunks=
-            references,  # type: ignore[arg-type]  # accepted by our engine
-            engine="tiffref",
-            chunks={},
-            mask_and_scale=False,
-            storage_options=storage_options,
-        )
 
 
 def _variable(groups: Mapping[str, xr.Dataset], path: str) -> xr.DataArray:
