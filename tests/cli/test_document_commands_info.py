@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -15,6 +16,7 @@ from microscopes import write_rgb_pyramid
 import tiffref
 from sequences import geo_tags
 from tiffref.cli import main
+from tiffref.model.array import Array
 
 DATA = np.arange(64 * 48, dtype="u2").reshape(64, 48)
 
@@ -269,6 +271,28 @@ def test_info_of_a_document_of_others(workspace: Path, capsys: pytest.CaptureFix
     out = capsys.readouterr().out
     assert "series 0, references" in out
     assert "uint16" in out
+
+
+@pytest.mark.parametrize(
+    ("attributes", "bounds"),
+    [
+        ({"GeoTransform": "0 1 0 0 0 -1"}, "x 0 to 48, y -64 to 0"),
+        ({"GeoTransform": "0 1 0"}, None),
+        ({"GeoTransform": [0, 1, 0, 0, 0, -1], "gcps": "{}"}, None),
+        ({"GeoTransform": None, "gcps": "none", "crs_wkt": 3}, None),
+    ],
+)
+def test_info_of_georeferences_of_others(tmp_path, capsys, attributes, bounds):
+    tifffile.imwrite(tmp_path / "a.tif", DATA, metadata=None)
+    references = tiffref.scan(tmp_path / "a.tif")
+    names = {"grid_mapping": "spatial_ref", "channel_names": 3}
+    image = references.group["image"].with_attributes(**names)
+    variable = Array.from_values(np.int64(0), (), attributes)
+    group = references.group.with_children({"image": image, "spatial_ref": variable})
+    references = dataclasses.replace(references, group=group).with_attributes(**{"proj:code": 7})
+    references.write_fsspec(tmp_path / "a.json")
+    text = told(tmp_path / "a.json", capsys)
+    assert "bounds" not in text if bounds is None else bounds in text
 
 
 def test_info_of_a_catalog(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ and `tiffref.validate`.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -54,11 +55,12 @@ def _describe_metadata(references: References) -> dict[str, Any]:
     facts = _georeference(image, siblings)
     code = references.group.attributes.get("proj:code")
     if code:
-        facts["crs"] = f"{code} ({facts['crs']})" if facts.get("crs") else code
+        facts["crs"] = f"{code} ({facts['crs']})" if facts.get("crs") else str(code)
+    channels = image.attributes.get("channel_names")
     facts |= {
         "axes": {dim: _describe_axis(siblings[dim]) for dim in image.dims
                  if dim in siblings and siblings[dim].shape},
-        "channels": list(image.attributes.get("channel_names") or ()),
+        "channels": channels if isinstance(channels, list | tuple) else None,
         "time": _date(siblings["time"]) if "time" in siblings else None,
     }  # fmt: skip
     facts = {name: value for name, value in facts.items() if value not in (None, [], {})}
@@ -71,23 +73,23 @@ def _describe_metadata(references: References) -> dict[str, Any]:
 def _georeference(image: Array, siblings: Mapping[str, Array]) -> dict[str, Any]:
     from ..metadata.geokeys import bounds_of, numbers
 
-    mapping = siblings.get(image.attributes.get("grid_mapping", ""))
+    mapping = siblings.get(str(image.attributes.get("grid_mapping")))
     if mapping is None:
         return {}
     attributes = mapping.attributes
-    wkt = attributes.get("crs_wkt", "")
+    wkt = str(attributes.get("crs_wkt"))
     name, method = _WKT_NAME.search(wkt), _WKT_METHOD.search(wkt)
     facts: dict[str, Any] = {"crs": name[1] if name else None}
     if method and facts["crs"] in ("unknown", "unnamed"):
         facts["crs"] += f", {method[1]}"
-    if "gcps" in attributes:
+    with contextlib.suppress(LookupError, TypeError, ValueError):  # those of others can be anything
         facts["control_points"] = len(json.loads(attributes["gcps"])["features"])
     if "rpcs" in attributes:
         facts["sensor_model"] = "RPC"
     transform = numbers(image.attributes.get("spatial:transform"))  # levels may share a mapping
-    if not transform and "GeoTransform" in attributes:
-        x, dx, rx, y, ry, dy = (float(n) for n in attributes["GeoTransform"].split())
-        transform = dx, rx, x, ry, dy, y
+    with contextlib.suppress(ValueError):
+        x, dx, rx, y, ry, dy = map(float, str(attributes.get("GeoTransform")).split())
+        transform = transform or (dx, rx, x, ry, dy, y)
     if len(transform) == 6:
         a, b, _, d, e, _ = transform
         sizes = image.sizes
@@ -111,7 +113,7 @@ def _describe_axis(coordinate: Array) -> dict[str, Any]:
         return facts | {"labels": values.tolist()[:_MAX_LABELS]}
     if values.size:
         facts |= {"first": values.reshape(-1)[0].item(), "last": values.reshape(-1)[-1].item()}
-    unit = coordinate.attributes.get("units", "")
+    unit = str(coordinate.attributes.get("units", ""))
     if " since " in unit and values.size:
         first, last = (read_time_coordinate(unit, facts[name]) for name in ("first", "last"))
         if first is not None and last is not None:
@@ -183,17 +185,17 @@ def _format_plane(axes: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
 
 
 def _format_axis(axis: Mapping[str, Any]) -> str:
-    if "first" not in axis and "labels" not in axis:
-        return count(axis["n"], "value")
     if "labels" in axis:
         more = axis["n"] - len(axis["labels"])
         return ", ".join(axis["labels"]) + (f" and {more} more" if more else "")
-    if isinstance(axis.get("first"), str):
+    if "first" not in axis:
+        return count(axis["n"], "value")
+    if isinstance(axis["first"], str):
         ends = axis["first"], axis["last"]
         if all(end.endswith(_MIDNIGHT) for end in ends):
             ends = ends[0].removesuffix(_MIDNIGHT), ends[1].removesuffix(_MIDNIGHT)
         return f"{' to '.join(ends)}, {count(axis['n'], 'value')}"
-    text = f"{axis['first']:.10g} to {axis['last']:.10g}" if axis["n"] else "no values"
+    text = f"{axis['first']:.10g} to {axis['last']:.10g}"
     if "step" in axis:
         text += f" in steps of {axis['step']:.6g}"
     return f"{text} {axis['units']}" if "units" in axis else text

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-
 _SUFFIX = re.compile(r"(_\d+)?$")
 _AXIS_SUFFIX = re.compile(r"(?<=^[a-z])_.*")
 """Suffixes of axes of overviews and further images: `y_1`, `c_s1`, `s_thumbnail`."""
