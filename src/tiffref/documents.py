@@ -42,7 +42,7 @@ from .io.urls import check_address, local_path, to_document_url
 from .metadata.geo import Location, locate_array
 from .metadata.ngff import AXES
 from .model.array import Array, Group
-from .model.manifest import INLINED, Source
+from .model.manifest import INLINED, MISSING, Source
 from .references import (
     References,
     damage_of,
@@ -380,6 +380,7 @@ class _Part:
 
     `rows` are their flat indices in C order. `index` is `(n_chunks, n_dims)`, their place relative
     to the first one, `start` and `sizes` the first sample and the number of samples, `(n_dims,)`.
+    `is_sparse` is whether chunks of its planes are missing.
     """
 
     dims: NDArray[np.str_]
@@ -387,6 +388,7 @@ class _Part:
     index: NDArray[np.int64]
     start: NDArray[np.int64]
     sizes: NDArray[np.int64]
+    is_sparse: bool
 
     def is_like(self, other: _Part) -> bool:
         """Return whether both have the same shape and chunks, ignoring dimensions of length 1."""
@@ -403,32 +405,20 @@ def _part(array: Array, url: str) -> _Part | None:
     manifest = array.manifest
     numbers = [n for n, source in enumerate(manifest.sources) if source.url == url]
     source = manifest.source.ravel()
-    is_part, is_inlined = np.isin(source, numbers), source == INLINED
+    is_part = np.isin(source, numbers)
     if not is_part.any():
         return None
-    if is_inlined.any():  # they have no source, and belong to the file of their plane
-        plane = _planes(array)
-        is_part |= is_inlined & np.isin(plane, plane[is_part])
-    rows = np.flatnonzero(is_part)
+    dims = np.array([dim.partition("_")[0] for dim in array.dims])  # of overviews: y_1
+    spatial = np.flatnonzero(np.isin(dims, ("y", "x"))).tolist()
+    n_chunks = math.prod(array.grid[spatial[0] if spatial else 0 :])
+    # inlined and missing chunks have no source; they are of the file of their plane
+    in_plane = np.repeat(is_part.reshape(-1, n_chunks).any(axis=1), n_chunks)
+    is_sparse = bool((in_plane & (source == MISSING)).any())
+    rows = np.flatnonzero(is_part | in_plane & (source == INLINED))
     index = np.stack(np.unravel_index(rows, array.grid), 1)
     first, chunks = index.min(axis=0), np.array(array.chunks)
     ends = np.minimum((index.max(axis=0) + 1) * chunks, array.shape)
-    dims = np.array([dim.partition("_")[0] for dim in array.dims])  # of overviews: y_1
-    return _Part(dims, rows, index - first, first * chunks, ends - first * chunks)
-
-
-def _planes(array: Array) -> NDArray[np.int64]:
-    """Return the number of the plane, of the axes from y or x on, that each chunk is in."""
-    spatial = [n for n, dim in enumerate(array.dims) if dim.partition("_")[0] in ("y", "x")]
-    n_chunks = math.prod(array.grid[min(spatial, default=0) :])
-    return np.arange(math.prod(array.grid)) // n_chunks
-
-
-def _is_sparse(array: Array, part: _Part) -> bool:
-    """Return whether chunks are missing in the planes of a part."""
-    plane = _planes(array)
-    is_missing = array.manifest.is_missing.ravel()
-    return bool(np.isin(plane[is_missing], plane[part.rows]).any())
+    return _Part(dims, rows, index - first, first * chunks, ends - first * chunks, is_sparse)
 
 
 class _Segments(NamedTuple):
@@ -476,7 +466,7 @@ def _find_segments(
             if is_other_series or is_other_type:
                 continue
             new = _new_segments(part, old, now, url)
-            if new is old and _is_sparse(array, part):
+            if new is old and part.is_sparse:
                 raise _different_image_error(url)  # it may have got the missing segments
             if new is not None and new is not old:
                 _check_meaning(url, array, now, is_strict)

@@ -371,10 +371,11 @@ def check_unchanged(recorded: Source | None, now: Source) -> None:
         return
     has_etags = recorded.etag is not None and now.etag is not None
     is_certain = has_etags and recorded.etag == now.etag and not is_weak_etag(recorded.etag)
+    drift = abs((recorded.mtime or 0) - (now.mtime or 0))  # compared only if both are known
     comparisons = [
         ("size", recorded.size, now.size, recorded.size == now.size),
         ("ETag", recorded.etag, now.etag, _opaque(recorded.etag) == _opaque(now.etag)),
-        ("mtime", recorded.mtime, now.mtime, is_certain or _is_same_time(recorded, now)),
+        ("mtime", recorded.mtime, now.mtime, is_certain or drift <= _MTIME_TOLERANCE_S),
     ]
     for name, before, after, is_same in comparisons:
         if before is not None and after is not None and not is_same:
@@ -416,9 +417,3 @@ def is_weak_etag(etag: str | None) -> bool:
 
 def _opaque(etag: str | None) -> str:
     return (etag or "").removeprefix("W/").strip('"')
-
-
-def _is_same_time(recorded: Source, now: Source) -> bool:
-    if recorded.mtime is None or now.mtime is None:
-        return True
-    return abs(recorded.mtime - now.mtime) <= _MTIME_TOLERANCE_S

@@ -316,7 +316,10 @@ def _read_into(
     rows = np.flatnonzero(source >= 0)
     if len(rows) < len(source):
         _fill_missing(reading, np.flatnonzero(source == MISSING), fetch)
-        _read_inlined(reading, np.flatnonzero(source == INLINED))
+        inlined = np.flatnonzero(source == INLINED)
+        regions, inners, _ = reading.regions(inlined)
+        for n, region, inner in zip(inlined.tolist(), regions, inners, strict=True):
+            reading.target[region] = decode_inlined(array, reading.flat.item(n))[inner]
         reading.count(len(source) - len(rows))
     for first in range(0, len(rows), MAX_CHUNKS):
         batch = rows[first : first + MAX_CHUNKS]
@@ -342,12 +345,6 @@ def _fill_missing(reading: Reading, rows: NDArray[np.int64], fetch: Fetcher) -> 
     regions, _, _ = reading.regions(rows)
     for region in regions:
         reading.target[region] = value
-
-
-def _read_inlined(reading: Reading, rows: NDArray[np.int64]) -> None:
-    regions, inners, _ = reading.regions(rows)
-    for flat, region, inner in zip(reading.flat[rows].tolist(), regions, inners, strict=True):
-        reading.target[region] = decode_inlined(reading.array, flat)[inner]
 
 
 def _split_by_access(reading: Reading, fetch: Fetcher) -> Iterator[tuple[bool, NDArray[np.int64]]]:

@@ -433,7 +433,8 @@ def find_files(
         isinstance(file, str | os.PathLike) for file in files
     )
     lists = [_list_input(item, assets, storage_options) for item in (files if is_list else [files])]
-    urls = [_absolute_url(url) for part in lists for url in part.urls]
+    plain = [from_document_url(url) for part in lists for url in part.urls]
+    urls = [url if has_scheme(url) else os.path.abspath(url) for url in plain]  # noqa: PTH100
     if not urls:
         named = str(files) if isinstance(files, str | os.PathLike) else None
         raise SourceError("no files", url=named, hint="Check the folder, pattern or list.")
@@ -446,11 +447,6 @@ def find_files(
     bands = [band for part in lists for band in part.bands or [[]] * len(part.urls)]
     pattern = patterns.pop() if len(patterns) == 1 else None
     return FileList(urls, columns, pattern, bands if any(bands) else ())
-
-
-def _absolute_url(url: str) -> str:
-    plain = from_document_url(url)
-    return plain if has_scheme(plain) else os.path.abspath(plain)  # noqa: PTH100 - links stay
 
 
 def _list_input(files: Any, assets: Any, storage_options: Any) -> FileList:

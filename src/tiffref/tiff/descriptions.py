@@ -142,10 +142,6 @@ def _doubles(data: bytes, byteorder: str) -> tuple[float, ...]:
     return struct.unpack(f"{byteorder}{len(data) // 8}d", data[: len(data) // 8 * 8])
 
 
-def _table(data: bytes, byteorder: str) -> np.ndarray:
-    return np.frombuffer(data, np.uint8).reshape(-1, 256)
-
-
 def _raw(data: bytes, byteorder: str) -> bytes:
     return data
 
@@ -154,7 +150,7 @@ _IJ_ITEMS: Mapping[bytes, tuple[str, Any]] = {
     b"info": ("Info", _text),
     b"labl": ("Labels", _text),
     b"rang": ("Ranges", _doubles),
-    b"luts": ("LUTs", _table),
+    b"luts": ("LUTs", lambda data, _: np.frombuffer(data, np.uint8).reshape(-1, 256)),
     b"plot": ("Plot", _raw),
     b"roi ": ("ROI", _raw),
     b"over": ("Overlays", _raw),
