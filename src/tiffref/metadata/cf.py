@@ -123,14 +123,10 @@ def spatial_ref(system: Mapping[str, Any], transform: Affine | None) -> Array:
     if transform is not None:
         a, b, c, d, e, f = transform
         attributes["GeoTransform"] = " ".join(repr(float(n)) for n in (c, a, b, f, d, e))
-    return _scalar().as_variable((), attributes)
+    return _SCALAR.as_variable((), attributes)
 
 
-@functools.cache
-def _scalar() -> Array:
-    return Array.from_values(np.int64(0))
-
-
+_SCALAR = Array.from_values(np.int64(0))
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _STEPS = {
     "seconds": datetime.timedelta(seconds=1),

@@ -349,7 +349,7 @@ def color_attributes(
     roles
         Color interpretation of single bands in GDAL's metadata, by index.
     """
-    if n_samples > _MAX_SAMPLES:
+    if n_samples > _MAX_BANDS:
         return {}
     names = list(_COLORS.get(photometric, ("undefined",)))[:n_samples]
     extras = ["alpha" if kind in (1, 2) else "undefined" for kind in extra_samples]
@@ -362,9 +362,6 @@ def color_attributes(
         return {}
     return {"color_interpretation": names[0] if n_samples == 1 else names}
 
-
-_MAX_SAMPLES = 0xFFFF
-"""SamplesPerPixel is a SHORT (TIFF 6.0)."""
 
 PLAIN_YCBCR = -6
 """Photometric of samples that decode to Y, Cb and Cr."""

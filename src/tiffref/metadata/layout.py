@@ -112,7 +112,8 @@ def name_levels(
                 group, name = "", base + suffix
                 dims = dimension_names(axes, mark + suffix)
                 if index and (position, 0) in names:
-                    dims = _shared_with_full(dims, own, series.levels[0], names[position, 0])
+                    full = series.levels[0], names[position, 0]
+                    dims = _shared_dims(dims, own, *full, of_plane=False)
             else:
                 # a mask is in the group of the level that it masks, other images in their own
                 is_beside = position == 0 or is_mask
@@ -120,7 +121,8 @@ def name_levels(
                 name = base if is_mask else "image"
                 dims = dimension_names(axes, mark if is_mask else "")
             if is_mask and (0, n) in names:
-                dims = _shared_with_image(dims, own, facts.series[0].levels[n], names[0, n])
+                image = facts.series[0].levels[n], names[0, n]
+                dims = _shared_dims(dims, own, *image, of_plane=True)
             names[position, n] = LevelName(group, name, dims, role)
     return names
 
@@ -145,33 +147,26 @@ def is_georeferenced_series(facts: FileFacts, series: SeriesFacts) -> bool:
     return is_copy and is_georeferenced(main.ifds[0].tags)
 
 
-def _shared_with_full(
-    dims: tuple[str, ...], own: LevelFacts, full: LevelFacts | Exception, name: LevelName
-) -> tuple[str, ...]:
-    """Replace the dimensions of channels, times and planes of an overview by those of its image."""
-    assert isinstance(full, LevelFacts)  # only these have names
-    is_same = full.axes == own.axes
-    has_same = sorted(full.axes) == sorted(set(own.axes)) == sorted(own.axes)
-    shared = list(dims)
-    for at, axis in enumerate(own.axes if is_same or has_same else ""):
-        other = at if is_same else full.axes.index(axis)
-        if axis not in "YX" and own.shape[at] == full.shape[other]:
-            shared[at] = name.dims[other]
-    return tuple(shared)
+def _shared_dims(
+    dims: tuple[str, ...], own: LevelFacts, other: LevelFacts | Exception, name: LevelName,
+    *, of_plane: bool,
+) -> tuple[str, ...]:  # fmt: skip
+    """Replace dimensions by those of another level with the same lengths: x and y, or all others.
 
-
-def _shared_with_image(
-    dims: tuple[str, ...], own: LevelFacts, image: LevelFacts | Exception, name: LevelName
-) -> tuple[str, ...]:
-    """Replace the x and y dimensions of a mask by those of its image."""
-    assert isinstance(image, LevelFacts)
-    of_image = {
-        (axis, size): dim
-        for axis, size, dim in zip(image.axes, image.shape, name.dims, strict=True)
-        if axis in "YX"
-    }
-    sizes = zip(own.axes, own.shape, strict=True)
-    return tuple(of_image.get(key, dim) for key, dim in zip(sizes, dims, strict=True))
+    Dimensions other than x and y are only shared by levels that have the same axes.
+    """
+    assert isinstance(other, LevelFacts)  # only these have names
+    if not of_plane and sorted(own.axes) != sorted(other.axes):
+        return dims
+    # names of axes are unique, while letters may be repeated
+    keys, other_keys = (
+        zip(dimension_names(one.axes), one.shape, strict=True) for one in (own, other)
+    )
+    shared = dict(zip(other_keys, name.dims, strict=True))
+    return tuple(
+        shared.get(key, dim) if (key[0] in ("y", "x")) == of_plane else dim
+        for key, dim in zip(keys, dims, strict=True)
+    )
 
 
 # ---- positions

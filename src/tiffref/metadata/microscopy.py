@@ -85,10 +85,6 @@ def calibrate(facts: FileFacts, series: SeriesFacts, tags: Tags, report: Report)
     return resolution_sizes(tags, MAX_PLAIN_SIZE)
 
 
-Reader = Callable[[Any, VendorImage], Calibration | None]
-"""(metadata of the format, image) -> calibration; None if the metadata has none."""
-
-
 def _plain_text(text: Any) -> str:
     return str(text or "").strip("\0 ")
 
@@ -639,7 +635,7 @@ def _mdgel(record: Any, image: VendorImage) -> Calibration | None:
     return replace(resolution_sizes(image.tags), attributes={"units": units} if units else {})
 
 
-READERS: Mapping[str, Reader] = {
+READERS: Mapping[str, Callable[[Any, VendorImage], Calibration | None]] = {
     "ome": _ome,
     "lsm": _lsm,
     "ndtiff": _ndtiff,
@@ -671,7 +667,7 @@ READERS: Mapping[str, Reader] = {
     "mdgel": _mdgel,
     "flimage": _flimage,
 }
-"""Readers by format. A file may match several: the first one with a result counts."""
+"""Readers by format, from its metadata. Of those that match a file, the first result counts."""
 _NEED_MAPPING = frozenset(
     (_lsm, _ndtiff, _micromanager, _imagej, _metaseries, _stk, _fluoview, _sis, _nih, _fei, _sem,
      _tvips, _eer, _pilatus, _mdgel, _flimage)

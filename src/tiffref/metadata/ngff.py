@@ -474,7 +474,6 @@ def _with_all_images(group: Group, series: Sequence[Mapping[str, Any]]) -> Group
     arrays = dict(group.arrays())
     described = {path for image in _images(group, arrays) for path in image.paths}
     attributes = dict(group.attributes)
-    n_described = len(described)
     for row in series:
         paths = [level["path"] for level in row["levels"] if level.get("path") in arrays]
         if not paths or "role" in arrays[paths[0]].attributes or paths[0] in described:
@@ -486,8 +485,8 @@ def _with_all_images(group: Group, series: Sequence[Mapping[str, Any]]) -> Group
             attributes, name, letters, levels, Calibration()
         ):
             raise _axes_error(first)
-        n_described += 1
-    if not n_described:
+        described.add(paths[0])
+    if not described:
         raise SelectionError("no image has axes that can be reordered", got="axes='ngff'")
     return Group(group.children, close_images(attributes))
 

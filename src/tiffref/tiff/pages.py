@@ -432,11 +432,9 @@ class Level:
         MalformedTiff
             If all planes are missing.
         """
-        at = 0
-        if not len(self.row) or self.row[0] < 0:
-            at = int((self.row >= 0).argmax()) if len(self.row) else -1
-            if at < 0 or self.row[at] < 0:
-                raise MalformedTiff("all pages are missing", url=self.pages[0].reader.url)
+        at = next((n for n, row in enumerate(self.row) if row >= 0), -1)
+        if at < 0:
+            raise MalformedTiff("all pages are missing", url=self.pages[0].reader.url)
         file = 0 if self.file is None else int(self.file[at])
         return self.pages[file], int(self.row[at])
 

@@ -84,17 +84,17 @@ def _has_vendor_tags(ifd: Directory) -> bool:
     if not _TAGS.isdisjoint(ifd.entries):
         return True
     software, text, make = _texts(ifd, 305, 270, 271)
-    if software.startswith(_SOFTWARE) or text.startswith(_DESCRIPTIONS):
-        return True
-    if "<scn" in text[:_MAX_PROLOG] or "scanimage.SI" in text[-256:]:
-        return True
-    if 700 in ifd and ("Ventana" in software or text in _ARGOS_LABELS):
-        return True
-    if 65001 in ifd and ifd.raw(65001, 10)[:10] == b"<metadata>":
-        return True
-    is_avs = 65000 in ifd and ifd.raw(65000, 6)[:6] == b"<Argos"
-    is_pilatus = text.startswith("# ") and software.startswith("TVX")
-    return is_avs or is_pilatus or make.startswith("Huron ")
+    return (
+        software.startswith(_SOFTWARE)
+        or text.startswith(_DESCRIPTIONS)
+        or "<scn" in text[:_MAX_PROLOG]
+        or "scanimage.SI" in text[-256:]
+        or (700 in ifd and ("Ventana" in software or text in _ARGOS_LABELS))
+        or (65000 in ifd and ifd.raw(65000, 6).startswith(b"<Argos"))
+        or (65001 in ifd and ifd.raw(65001, 10).startswith(b"<metadata>"))
+        or (text.startswith("# ") and software.startswith("TVX"))
+        or make.startswith("Huron ")
+    )
 
 
 def claimed_formats(first: Directory) -> Iterator[str]:
