@@ -434,6 +434,22 @@ def test_chunks_in_the_document_are_those_of_the_changed_file(tmp_path, form, sh
         np.testing.assert_array_equal(read(document), np.stack(data) if is_stack else data[2])
 
 
+def test_other_colors_of_a_file_of_the_same_size_are_noticed(tmp_path, form):
+    def write(color: int) -> str:
+        colormap = np.full((3, 256), color * 257, "u2")
+        data = rng.integers(0, 255, (20, 24)).astype("u1")
+        tifffile.imwrite(tmp_path / "a.tif", data, colormap=colormap, metadata=None)
+        os.utime(tmp_path / "a.tif", (color, color))
+        return f"#{color:02x}{color:02x}{color:02x}"
+
+    write(1)
+    document = form(tiffref.scan(tmp_path / "a.tif"))
+    color = write(2)
+    assert len(tiffref.refresh(document).rescanned) == 1
+    array = tiffref.References.open(document).group["image"]
+    assert array.attributes["color_table"][0] == color
+
+
 def test_levels_of_a_stack_are_told_apart(tmp_path, form):
     """Those of one tile have one codec."""
     data = [write_map(tmp_path / f"{n}.tif", (30, 28), overview=2) for n in range(2)]

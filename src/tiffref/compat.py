@@ -198,7 +198,9 @@ def imread(
     naming = {name: options.pop(name, None) for name in ("pattern", "axesorder", "categories")}
     sequence = {"imread": imread, **naming}
     passed = {**choice, **sequence, "imreadargs": imreadargs, "container": container}
-    if not wants_store and selection is None and not _is_url(files):
+    first = files[0] if isinstance(files, list | tuple) and files else files
+    is_url = isinstance(first, str) and ("://" in first or not is_local(first))
+    if not wants_store and selection is None and not is_url:
         given = {name: value for name, value in options.items() if name not in _STORE_ARGUMENTS}
         given |= passed
         _check_options(given)
@@ -275,8 +277,3 @@ def _supported(options: Mapping[str, Any]) -> dict[str, Any]:
             hint=_UNSUPPORTED[refused],
         )
     return supported
-
-
-def _is_url(files: Any) -> bool:
-    first = files[0] if isinstance(files, list | tuple) and files else files
-    return isinstance(first, str) and ("://" in first or not is_local(first))

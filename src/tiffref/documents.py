@@ -430,7 +430,6 @@ class _Segments(NamedTuple):
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What is equal if the chunks are."""
         return self.places.tobytes(), *self.inlined.items()
 
 
@@ -533,6 +532,8 @@ def _check_place(url: str, before: Location, now: Location, is_strict: bool) -> 
 def _check_meaning(url: str, array: Array, now: Array, is_strict: bool) -> None:
     from .sequences.assemble import array_aspects, band_orders  # with the scanner
 
+    if is_strict and any(array.attributes.get(n, v) != v for n, v in now.attributes.items()):
+        raise _different_image_error(url)
     before, after = (array_aspects(one, ()) for one in (array, now))
     for name, unknown in (("nodata", None), ("scale", "{}"), ("photometric", "")):
         if before[name] != after[name]:
