@@ -307,12 +307,8 @@ def calibrate_member(member: Mapping[str, str], report: Report) -> Calibration:
 
 
 def _planes_of(member: Mapping[str, str], name: str) -> Iterator[list[int]]:
-    """Yield, for each image, the channels of the TiffData elements that name this member."""
-    try:
-        root = parse_xml(member["xml"])
-    except XmlError:
-        return
-    for image in root.iterfind("{*}Image"):
+    """Yield, for each image of valid XML, the channels of the TiffData that name this member."""
+    for image in parse_xml(member["xml"]).iterfind("{*}Image"):
         planes = []
         for data in image.iterfind("{*}Pixels/{*}TiffData"):
             uuid = data.find("{*}UUID")

@@ -377,7 +377,8 @@ class _Image:
 
     def __init__(self, owner: _OmeSet, image: Element, pixels: Element) -> None:
         self.owner, self.pixels = owner, pixels
-        self.name, self.id = image.get("Name") or "", image.get("ID") or ""
+        self.name = image.get("Name") or ""
+        self.label = self.name or image.get("ID") or ""
         self.axes = (pixels.get("DimensionOrder") or "")[::-1]
         if sorted(self.axes) != sorted("XYZCT") or self.axes[3:] != "YX":
             raise _InconsistentXml(f"DimensionOrder is {pixels.get('DimensionOrder')!r:.40}")
@@ -399,8 +400,7 @@ class _Image:
         row, file = self._plane_locations(defects)
         if not (row >= 0).any():
             if self.pixels.find("{*}MetadataOnly") is None:
-                name = self.name or self.id
-                defects.append(f"all planes of image '{name}' are missing")
+                defects.append(f"all planes of image '{self.label}' are missing")
             return None
         level = self._level_of_files(row, file, tuple(self.shape), self.axes)
         pages, first = level.first
@@ -428,8 +428,7 @@ class _Image:
             row = np.pad(row[:n_planes], n_new, constant_values=-1)
             file = np.pad(file[:n_planes], n_new)
             if not (row >= 0).any():
-                name = self.name or self.id
-                defects.append(f"all {n_planes} pages of image '{name}' are missing")
+                defects.append(f"all {n_planes} pages of image '{self.label}' are missing")
                 return None
         return self._level_of_files(row, file, squeezed, squeezed_axes)
 
