@@ -59,7 +59,6 @@ from .guard import (
     check_image,
     has_one_scan,
     image_size,
-    min_stored_bytes,
     stream_end,
 )
 from .table import check_supported, compression_of
@@ -274,8 +273,7 @@ class SegmentDecoder:
         # a bit of a bilevel image becomes a byte; the last strip may be short
         is_stored_whole = codec.compression == 1 and codec.edge is None
         self.max_expansion = 8 if is_stored_whole else MAX_EXPANSION
-        n_bytes = codec.n_samples * self.dtype.itemsize
-        self._min_stored = min_stored_bytes(n_bytes, self.max_expansion)
+        self._n_bytes = codec.n_samples * self.dtype.itemsize
         self._uncalibrated: SegmentDecoder | None = None
         stored = stored_codec(codec)
         if stored is not codec:
@@ -288,7 +286,7 @@ class SegmentDecoder:
 
     def check_stored(self, n_stored: int) -> None:
         """Refuse a segment with too few bytes; errors as in `guard.check_expansion`."""
-        check_expansion(n_stored, self._min_stored, _SIZE_TAGS)
+        check_expansion(n_stored, self._n_bytes, self.max_expansion, _SIZE_TAGS)
 
     def decode(self, data: Any, out: NDArray | None = None) -> NDArray:
         """Decode one segment.
@@ -558,7 +556,7 @@ def _decode_bytes(decoder: SegmentDecoder, data: Any, target: NDArray) -> None:
     else:
         # blocks of subsampled YCbCr may be larger than the segment
         n_packed = layout.stored_bytes(codec, codec.shape)
-        check_expansion(len(data), min_stored_bytes(n_packed, decoder.max_expansion), _SIZE_TAGS)
+        check_expansion(len(data), n_packed, decoder.max_expansion, _SIZE_TAGS)
         buffer = np.empty(n_packed, np.uint8)
     n_bytes = decompress(data, buffer)
     is_whole = n_bytes == buffer.size

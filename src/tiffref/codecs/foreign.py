@@ -39,9 +39,8 @@ from .guard import (
     image_size,
     inflate,
     is_animated,
-    min_stored_bytes,
 )
-from .zarr_codecs import to_zarr2
+from .zarr_codecs import codec_chain, to_zarr2
 
 _SLACK_BYTES = 1 << 22
 """Decoded streams may be twice as long as expected and this much longer: some writers pad."""
@@ -78,7 +77,7 @@ def decode_foreign(
     MalformedTiff
         If the bytes are not such a chunk, decode to more, or a codec is not allowed.
     """
-    check_expansion(len(data), min_stored_bytes(math.prod(chunks) * dtype.itemsize))
+    check_expansion(len(data), math.prod(chunks) * dtype.itemsize)
     try:
         if codec.zarr_format == 2:
             samples = _decode_v2(codec.metadata, data, chunks)
@@ -124,11 +123,9 @@ def unsafe_codecs(codec: ForeignCodec) -> list[str]:
 
 def codec_names(codec: ForeignCodec) -> list[str]:
     """Return the names of all codecs of a chain."""
-    filters, compressor, codecs = map(codec.metadata.get, ("filters", "compressor", "codecs"))
-    configs = [*(filters or ()), *([compressor] if compressor else ()), *(codecs or ())]
     return [
         config if isinstance(config, str) else str(config.get("id", config.get("name")))
-        for config in configs
+        for config in (*codec_chain(codec.metadata), *(codec.metadata.get("codecs") or ()))
     ]
 
 
@@ -336,8 +333,7 @@ def _decode_chain(configs: Sequence[_Config], value: Any, n_bytes: int) -> Any:
 
 def _decode_v2(metadata: _Config, data: Any, chunks: Sequence[int]) -> NDArray:
     dtype = np.dtype(metadata["dtype"])
-    chain = [*(metadata.get("filters") or ()), metadata.get("compressor")]
-    configs = [config for config in chain if config is not None]
+    configs = codec_chain(metadata)
     for config in configs if sum(n > 1 for n in chunks) > 1 else ():
         # VirtualiZarr 2.8 omits it: decoders then take the whole chunk for one row
         if config["id"] == "imagecodecs_delta" and config.get("shape") is None:

@@ -46,20 +46,19 @@ MAX_OVERSIZE = 16
 blocks of the compression, and tiles to powers of two."""
 
 
-def min_stored_bytes(n_bytes: int, max_expansion: int = MAX_EXPANSION) -> int:
-    """Return the fewest stored bytes from which `n_bytes` bytes may be decoded."""
-    return 0 if n_bytes <= HARMLESS_BYTES else -(-n_bytes // max_expansion)
-
-
-def check_expansion(n_stored: int, min_stored: int, tag: str | None = None) -> None:
+def check_expansion(
+    n_stored: int, n_bytes: int, max_expansion: int = MAX_EXPANSION, tag: str | None = None
+) -> None:
     """Refuse a chunk whose decoded size is out of proportion, before anything is allocated.
 
     Parameters
     ----------
     n_stored
         Stored bytes.
-    min_stored
-        From `min_stored_bytes`.
+    n_bytes
+        Decoded bytes.
+    max_expansion
+        Largest ratio of the two.
     tag
         Tags that determine the decoded size.
 
@@ -68,12 +67,12 @@ def check_expansion(n_stored: int, min_stored: int, tag: str | None = None) -> N
     MalformedTiff
         If there are too few stored bytes.
     """
-    if n_stored < min_stored:
+    if n_bytes > HARMLESS_BYTES and n_stored * max_expansion < n_bytes:
         raise MalformedTiff(
             "the decoded size of a chunk is out of proportion to its stored bytes",
             tag=tag,
             got=f"{n_stored} bytes",
-            expected=f"at least {min_stored} bytes",
+            expected=f"at least {-(-n_bytes // max_expansion)} bytes",
         )
 
 

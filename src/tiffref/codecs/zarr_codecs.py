@@ -102,15 +102,19 @@ def portability(codec: SegmentCodec | ForeignCodec) -> tuple[str, str]:
     reason = reason_for_segment(codec)
     if reason is not None:
         return "tiffref", reason
-    document = to_zarr2(codec)
-    used = [*(document["filters"] or ()), document["compressor"]]
-    names = [config["id"] for config in used if config is not None]
+    names = [config["id"] for config in codec_chain(to_zarr2(codec))]
     is_standard = not any(name.startswith("imagecodecs_") for name in names)
     reason = f"decoded exactly by {' and '.join(names)}" if names else "needs no codec"
     return "standard" if is_standard else "imagecodecs", reason
 
 
 # ---- Zarr v2
+
+
+def codec_chain(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the filters and the compressor of a `.zarray`, in the order of encoding."""
+    chain = [*(metadata.get("filters") or ()), metadata.get("compressor")]
+    return [config for config in chain if config]
 
 
 def to_zarr2(codec: SegmentCodec | ForeignCodec) -> dict[str, Any]:

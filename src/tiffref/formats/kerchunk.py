@@ -88,6 +88,16 @@ def encode_inlined(data: bytes) -> str:
     return "base64:" + binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
+def _iter_inlined(rule: KeyRule, manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Yield the key and the value of each inlined chunk."""
+    if manifest.inlined:
+        flats = sorted(manifest.inlined)
+        keys = rule.keys(manifest.shape, np.array(flats, np.intp))
+        yield from zip(
+            keys, map(encode_inlined, map(manifest.inlined.__getitem__, flats)), strict=True
+        )
+
+
 @dataclass(slots=True)
 class Plan:
     """The content of a document.
@@ -291,8 +301,7 @@ def to_kerchunk(
             columns = [urls[row] for row in source.tolist()], *map(np.ndarray.tolist, spans)
             values = map(list, zip(*columns, strict=True))
             refs.update(zip(rule.keys(array.grid, index), values, strict=True))
-        for flat, data in sorted(array.manifest.inlined.items()):
-            refs[rule.key(array.grid, flat)] = encode_inlined(data)
+        refs.update(_iter_inlined(rule, array.manifest))
     if version == 0:
         return refs
     head: dict[str, Any] = {"version": 1}
@@ -374,30 +383,26 @@ def _iter_json(plan: Plan, version: int) -> Iterator[bytes]:
         urls = [_quote(plan.addresses[source.url]) for source in manifest.sources]
         if len(manifest.source) <= FEW_ROWS:
             lines += _few_lines(rule, urls, manifest)
-            continue
-        for rows in iter_rows(manifest):
-            yield "".join(lines).encode()
-            lines.clear()
-            yield _json_rows(rule, manifest.shape, [url.encode() for url in urls], *rows)
-        for flat, data in sorted(manifest.inlined.items()):
-            lines.append(f',\n"{rule.key(manifest.shape, flat)}":{_quote(encode_inlined(data))}')
+        else:
+            for rows in iter_rows(manifest):
+                yield "".join(lines).encode()
+                lines.clear()
+                yield _json_rows(rule, manifest.shape, [url.encode() for url in urls], *rows)
+        lines += [f',\n"{key}":{_quote(text)}' for key, text in _iter_inlined(rule, manifest)]
     lines.append("\n}}\n" if version == 1 else "\n}\n")
     yield "".join(lines).encode()
 
 
 def _few_lines(rule: KeyRule, urls: Sequence[str], manifest: Manifest) -> list[str]:
     """Return the lines of few chunks, for which Python is faster than NumPy."""
-    keys, lines = rule.all_keys(manifest.shape), []
-    if urls:
-        columns = manifest.source.tolist(), manifest.offset.tolist(), manifest.length.tolist()
-        lines = [
-            f',\n"{key}":[{urls[row]},{offset},{length}]' if length else f',\n"{key}":[{urls[row]}]'
-            for key, row, offset, length in zip(keys, *columns, strict=True)
-            if row >= 0
-        ]
-    for flat, data in sorted(manifest.inlined.items()):
-        lines.append(f',\n"{keys[flat]}":{_quote(encode_inlined(data))}')
-    return lines
+    if not urls:
+        return []
+    columns = manifest.source.tolist(), manifest.offset.tolist(), manifest.length.tolist()
+    return [
+        f',\n"{key}":[{urls[row]},{offset},{length}]' if length else f',\n"{key}":[{urls[row]}]'
+        for key, row, offset, length in zip(rule.all_keys(manifest.shape), *columns, strict=True)
+        if row >= 0
+    ]
 
 
 @functools.lru_cache(maxsize=1024)

@@ -58,22 +58,16 @@ class KeyRule:
         """Return the rule with the path of the array in front."""
         return KeyRule(join_key(path, self.lead), self.separator, join_key(path, self.scalar))
 
-    def key(self, grid: tuple[int, ...], flat: int) -> str:
-        """Return the key of a chunk by its index in C order.
-
-        >>> KeyRule.written("image", 3).key((2, 3), 4)
-        'image/c/1/1'
-        """
-        if not grid:
-            return self.scalar
-        return self.lead + self.separator.join(map(str, np.unravel_index(flat, grid)))
-
     def all_keys(self, grid: tuple[int, ...]) -> list[str]:
         """Return the keys of all chunks of a grid of at most `FEW_ROWS`, in C order."""
         return _all_keys(self.lead, grid, self.separator) if grid else [self.scalar]
 
     def keys(self, grid: tuple[int, ...], flat: NDArray[np.integer]) -> list[str]:
-        """Return the keys of chunks by their indices in C order."""
+        """Return the keys of chunks by their indices in C order.
+
+        >>> KeyRule.written("image", 3).keys((2, 3), np.array([4]))
+        ['image/c/1/1']
+        """
         if math.prod(grid) <= FEW_ROWS:
             keys = self.all_keys(grid)
             return [keys[number] for number in flat.tolist()]

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from ..codecs.decode import decode_chunk, wrap_inlined
 from ..codecs.foreign import decode_foreign
-from ..codecs.zarr_codecs import SEGMENT_ID, to_zarr2
+from ..codecs.zarr_codecs import SEGMENT_ID, codec_chain, to_zarr2
 from ..errors import (
     InvalidReferences,
     ManifestMismatch,
@@ -78,7 +78,7 @@ def _encode_fill_chunk(path: str, array: Array) -> bytes:
     # predictors run along the rows of a segment
     data = values.reshape(codec.shape if isinstance(codec, SegmentCodec) else chunks)
     try:
-        for config in [*(encoding["filters"] or ()), *([compressor] if compressor else ())]:
+        for config in codec_chain(encoding):
             data = numcodecs.get_codec(dict(config)).encode(data)
         stored = bytes(memoryview(np.ascontiguousarray(data)).cast("B"))
         again = decode_foreign(ForeignCodec(2, encoding), stored, chunks, values.dtype)

@@ -127,12 +127,10 @@ def _describe_array(array: Array, zarr_format: int) -> dict[str, Any]:
 
 def _describe_codec(codec: SegmentCodec | ForeignCodec) -> dict[str, Any]:
     from ..codecs.table import COMPRESSIONS
-    from ..codecs.zarr_codecs import portability, to_zarr2
+    from ..codecs.zarr_codecs import codec_chain, portability, to_zarr2
 
     tier, why = portability(codec)
-    metadata = to_zarr2(codec)
-    configs = [*(metadata["filters"] or ()), metadata["compressor"]]
-    ids = [config["id"] for config in configs if config is not None]
+    ids = [config["id"] for config in codec_chain(to_zarr2(codec))]
     absent = {UNKNOWN_TO.get(name) for name in ids}
     compression = getattr(codec, "compression", None)
     return {

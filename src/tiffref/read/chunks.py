@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from ..codecs.decode import SegmentDecoder, split_inlined, undo_transposes
 from ..codecs.foreign import decode_foreign
-from ..codecs.guard import check_expansion, min_stored_bytes
+from ..codecs.guard import check_expansion
 from ..errors import SelectionError, checked
 from ..io.clients import after_fork
 from ..model.array import Array
@@ -126,7 +126,7 @@ def decode_inlined(array: Array, flat: int) -> NDArray:
         if is_stored_plain(codec) and len(data) == n_bytes:
             # also for dtypes that no segment has, such as strings of a coordinate
             return view_plain(codec, data, (math.prod(array.chunks),), (1,)).reshape(array.chunks)
-    check_expansion(len(data), min_stored_bytes(n_bytes))
+    check_expansion(len(data), n_bytes)
     return decode_whole(array, make_decoder(codec), data)
 
 

@@ -42,7 +42,7 @@ from ..codecs.guard import (
 )
 from ..codecs.table import compression_of
 from ..codecs.unpack import layout_of, stored_codec
-from ..codecs.zarr_codecs import LZW, to_zarr2
+from ..codecs.zarr_codecs import LZW, codec_chain, to_zarr2
 from ..errors import MalformedTiff, UnsupportedTiff
 from ..metadata.report import Report
 from ..model.array import Array
@@ -259,7 +259,7 @@ class _Probe:
         """
         (codec,) = _codecs(array)
         chain = to_zarr2(codec)
-        encoders = [config for config in [*(chain["filters"] or []), chain["compressor"]] if config]
+        encoders = codec_chain(chain)
         n_bytes = codec.n_samples * np.dtype(codec.dtype).itemsize
         if (
             len(indices) > _MAX_INLINED_STRIPS
@@ -594,16 +594,14 @@ def _is_exact(codec: SegmentCodec, data: bytes) -> bool:
 
     Portable codecs neither crop nor pad, and some refuse streams that TIFF readers accept.
     """
-    chain = to_zarr2(codec)
-    decoders = [chain["compressor"], *reversed(chain["filters"] or [])]
-    if any(config and config["id"] == "tiffref_segment" for config in decoders):
+    decoders = codec_chain(to_zarr2(codec))[::-1]
+    if any(config["id"] == "tiffref_segment" for config in decoders):
         return decodes(accepting_truncated(codec), data) and not has_surplus(codec, data)
     buffer: Any = data
     n_bytes = codec.n_samples * np.dtype(codec.dtype).itemsize
     try:
         for config in decoders:
-            if config:
-                buffer = _decode_link(config, buffer, n_bytes)
+            buffer = _decode_link(config, buffer, n_bytes)
         if compression_of(codec.compression).kind == "image":
             fit_image(codec, np.asarray(buffer))  # refuses those of other rows and columns
     except DECODING_ERRORS:
