@@ -119,8 +119,7 @@ class References:
         if zarr_format != 3:
             is_ome = any("ome" in group.attributes for group in self.group.groups())
             return replace(self, group=from_ngff(self.group)) if is_ome else self
-        is_fixed = self.axes in ("as-stored", "bands-first")
-        group = without_pending(self.group) if is_fixed else self.group
+        group = self.group if self.axes in (None, "ngff") else without_pending(self.group)
         group, series = to_ngff(*split_positions(group, self.series))
         return replace(self, group=group, series=series)
 

@@ -16,6 +16,8 @@ from tiffref.cli.console import name_options
         ("scan a.tif --outptu a.json", "scan", "unknown option --outptu; did you mean --output?"),
         ("scan a.tif --quite", "scan", "unknown option --quite; did you mean --quiet?"),
         ("scan a.tif -o a.json -w", "scan", "unknown option -w\n"),
+        ("info a.tif --level 1", "info", "unknown option --level\n"),
+        ("open a.json", "", "unknown command open; choose from info, scan,"),
         ("convert a.json b.json c.json", "convert", "unexpected argument: c.json"),
         ("catalog query images --wher=a=b --xyz", "catalog query", "unknown option --xyz\n"),
         ("--xyz scan a.tif", "", "unknown option --xyz; options of a command come after it\n"),

@@ -346,7 +346,7 @@ class Parser(argparse.ArgumentParser):
         wrong = _INVALID_CHOICE.match(message)
         if wrong:
             choices = re.findall(r"[\w-]+", wrong["choices"])
-            hint = did_you_mean(wrong["value"], choices) or f"Choose from {', '.join(choices)}"
+            hint = did_you_mean(wrong["value"], choices, 0.7) or f"Choose from {', '.join(choices)}"
             if wrong["what"] == "COMMAND" and os.path.exists(wrong["value"]):  # noqa: PTH110
                 hint = f"For a file: tiffref info {shlex.quote(wrong['value'])}"
             message = (
@@ -369,7 +369,7 @@ class Parser(argparse.ArgumentParser):
         if not argument.startswith("-"):
             return f"unexpected argument: {argument}"
         name = argument.partition("=")[0]
-        hint = did_you_mean(name, self.options())
+        hint = did_you_mean(name, self.options(), 0.7)  # "--level" is not --help
         if hint is None and self._subparsers is not None:
             hint = "Options of a command come after it"
         return f"unknown option {name}" + (f"; {hint[0].lower()}{hint[1:]}" if hint else "")

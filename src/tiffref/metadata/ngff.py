@@ -601,8 +601,7 @@ def to_ngff(
 
 def _lay_out(prefix: str, group: Group, tree: _Hierarchy) -> None:
     images = _images(group, dict(group.arrays()))
-    dropped = IMAGE_ATTRIBUTES if images else ()
-    attributes = {n: v for n, v in group.attributes.items() if n not in dropped}
+    attributes = _with_images(group.attributes, ()) if images else dict(group.attributes)
     # groups with images of their own, such as the parts of a split sequence
     below = {
         name: child

@@ -172,12 +172,12 @@ def _mismatch_hint(groups: Sequence[CompatibleGroup], differing: Sequence[str]) 
 def _describe(value: Any) -> str:
     # a value that all levels, or all codecs of an array, share is shown once
     while isinstance(value, tuple) and len(set(value)) == 1:
-        if len(value) > 1 and not isinstance(value[0], tuple):
+        if len(value) > 1 and isinstance(value[0], int):
             break
         value = value[0]
     if isinstance(value, SegmentCodec):
         value = value.to_config()
-    text = str(value)
+    text = str(value).replace("'", "") if isinstance(value, tuple) else str(value)
     return text if len(text) <= 120 else text[:117] + "..."
 
 

@@ -249,16 +249,15 @@ def unreadable(failures: Mapping[int, TiffrefError], urls: Sequence[str]) -> Tif
     if len(failures) == 1:
         first.url = first.url or urls[next(iter(failures))]
         return first
-    reasons = first_few((f"{urls[n]}: {_reason(error)}" for n, error in failures.items()), "; ")
+    reasons = (
+        f"{urls[n]}: {error.what}" + ("" if error.got is None else f", got {error.got}")
+        for n, error in failures.items()
+    )
     hint = "Pass allow_holes=True to leave their chunks missing."
     return type(first)(
-        f"{len(failures)} of {len(urls)} files cannot be scanned: {reasons}",
+        f"{len(failures)} of {len(urls)} files cannot be scanned: {first_few(reasons, '; ')}",
         hint=hint if len(failures) < len(urls) else first.hint,
     )
-
-
-def _reason(error: TiffrefError) -> str:
-    return error.what if error.got is None else f"{error.what}, got {error.got}"
 
 
 _SOURCES = {

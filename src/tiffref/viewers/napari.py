@@ -71,8 +71,7 @@ def _layer(image: Image, is_only: bool) -> LayerData:
     full = image.levels[0]
     dims = [str(dim) for dim in full.dims]
     title = full.attrs.get("title") or image.name
-    options: dict[str, Any] = {"name": title}
-    options["metadata"] = {"attributes": dict(full.attrs)}
+    options: dict[str, Any] = {"name": title, "metadata": {"attributes": dict(full.attrs)}}
     if is_rgb := dims[-1] == _SAMPLES and full.shape[-1] in (3, 4) and full.dtype.kind == "u":
         options["rgb"] = True
         dims.pop()
