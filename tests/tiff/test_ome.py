@@ -232,14 +232,18 @@ def test_pages_of_other_files_of_a_set_are_not_left_out_in_silence(tmp_path, byt
 
 
 @pytest.mark.parametrize("byteorder", "<>")
-def test_files_of_a_set_whose_names_were_exchanged_are_reported(tmp_path, byteorder):
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_files_of_a_set_whose_names_were_exchanged_are_reported(
+    tmp_path, server, is_remote, byteorder
+):
     """UUIDs say which file is which; readers go by names."""
     write_set(tmp_path, byteorder, [set_xml(1), set_xml(0)])
+    folder = serve(server, tmp_path) if is_remote else tmp_path
     for name in ("a.ome.tif", "b.ome.tif"):
         with pytest.warns(MetadataWarning, match="UUID of another file"):
-            tiffref.scan(tmp_path / name)
+            tiffref.scan(f"{folder}/{name}")
         with pytest.raises(MalformedTiff, match="UUID of another file"):
-            tiffref.scan(tmp_path / name, strict=True)
+            tiffref.scan(f"{folder}/{name}", strict=True)
 
 
 @pytest.mark.parametrize("kind", ["", "<MetadataOnly/>", "<BinData/>"])

@@ -344,7 +344,7 @@ class _OmeSet:
         reader = self.file.find(path) if self._is_local else self.file.find_neighbor(name)
         if reader is None:
             return None
-        uuid = _root_id(reader) if self._is_local and own_id else ""
+        uuid = _root_id(reader) if own_id else ""
         is_same = uuid == own_id
         if self._is_local and not (uuid and is_same):
             folder = os.path.realpath(self._folder)
@@ -357,8 +357,12 @@ class _OmeSet:
 
 
 def _root_id(reader: TiffReader) -> str:
-    """Return the UUID of a file in lower case, "" if it has none."""
-    text = reader.first.raw(_DESCRIPTION, _MAX_PROLOG) if _DESCRIPTION in reader.first else b""
+    """Return the UUID of a file in lower case, "" if it has none, or reading it costs a request."""
+    if _DESCRIPTION not in reader.first:
+        return ""
+    _, count, where, _ = reader.first.entries[_DESCRIPTION]
+    is_cached = reader.source.is_cached(where, min(count, _MAX_PROLOG))
+    text = reader.first.raw(_DESCRIPTION, _MAX_PROLOG) if is_cached else b""
     match = _ROOT_ID.search(text.decode("utf-8", "replace"))
     return match[1].strip().lower() if match else ""
 
