@@ -470,8 +470,7 @@ PYTHON = [
     ("References.open(5)", "InvalidReferences",
      "cannot open int as references, expected a path, URL, or mapping"),
     ("References.from_parquet({})", "InvalidReferences",
-     "parquet references are a folder, got dict, expected a path or URL. "
-     "Use `References.from_kerchunk` for a mapping."),
+     "parquet references are a folder, got dict"),
     ("References.open('nope.json')", "MissingSource", "nope.json: no such file"),
     ("References.open('imag.json')", "MissingSource",
      "imag.json: no such file. Did you mean image.json?"),

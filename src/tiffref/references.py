@@ -363,12 +363,7 @@ class References:
             If it cannot be read.
         """
         if isinstance(path, Mapping):
-            raise InvalidReferences(
-                "parquet references are a folder",
-                got=type(path).__name__,
-                expected="a path or URL",
-                hint="Use `References.from_kerchunk` for a mapping.",
-            )
+            raise InvalidReferences("parquet references are a folder", got=type(path).__name__)
         return _read(parse_parquet, path, storage_options, allow)[0]
 
     def _options(

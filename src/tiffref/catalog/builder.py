@@ -584,11 +584,7 @@ def _check_options(format: str, more: BuildOptions, stack: bool, group_by: Seque
             expected="an object with submit()",
         )
     if not isinstance(more.progress, int | BuildProgress | None):
-        raise SelectionError(
-            "wrong type of the argument 'progress' of tiffref.catalog.build()",
-            got=type(more.progress).__name__,
-            expected="bool or BuildProgress",
-        )
+        raise SelectionError("not a BuildProgress or True", got=type(more.progress).__name__)
     if group_by and not stack:
         raise SelectionError("group_by needs combined sets", hint="Add stack=True (--stack).")
 

@@ -109,7 +109,8 @@ class Reading:
         codec, is_whole = array.codecs[number], False
         if isinstance(codec, SegmentCodec) and codec.edge is not None:
             index = np.unravel_index(self.flat[self.rows[k]], array.grid)
-            is_whole = all(map(_ends_within, index, array.chunks, array.shape))
+            ends = np.multiply(np.add(index, 1), array.chunks)
+            is_whole = bool((ends <= array.shape).all())
         decoder = self.decoders.get((number, is_whole))
         if decoder is None:
             codec = replace(codec, edge=None) if is_whole else codec
@@ -152,10 +153,6 @@ class Reading:
         regions = combine(axis.out for axis in self.axes)
         inners = combine(axis.inner for axis in self.axes)
         return regions, inners, map(all, combine(axis.is_whole for axis in self.axes))
-
-
-def _ends_within(index: int, n_chunk: int, n: int) -> bool:
-    return (index + 1) * n_chunk <= n
 
 
 def plan_reading(array: Array, selection: Selection, target: NDArray) -> Reading:
