@@ -43,11 +43,17 @@ class Report:
             raise error
         self._warn(error)
 
-    def add_damage(self, error: TiffrefError, more: str = "", *, loses_pixels: bool = True) -> None:
-        """Warn that pixels are missing, or else metadata; raise the error in strict mode."""
+    def add_damage(
+        self, error: TiffrefError, outcome: str | None = None, *, loses_pixels: bool = True
+    ) -> None:
+        """Warn that pixels are missing, or else metadata; raise the error in strict mode.
+
+        `outcome` says what was done instead, in place of the hint of the error.
+        """
         if self.is_strict:
             raise error
-        text, url = f"{error} {more}".rstrip(), error.url
+        error.hint = outcome or error.hint
+        text, url = str(error), error.url
         error.url = None  # it may hold a signature, and readers may use another URL
         self.damage = self.damage or str(error)
         warn(

@@ -171,7 +171,7 @@ def _report_missing(
         f"{int(is_lost.sum())} of {is_lost.size} segments have {what}",
         url=level.sources[level.source[page]].url, tag=f"segment {n}, {COUNTS}",
         got=f"offset {level.offset[page, n]}, byte count {level.length[page, n]}",
-        hint=None if allows_holes else "Read the rest with allow_holes=True.",
+        hint="Read the rest with allow_holes=True.",
     )  # fmt: skip
     if not allows_holes:
         raise error

@@ -447,7 +447,7 @@ class _Probe:
         ):
             if not (is_harmless or self.allows_holes):
                 raise error
-            self.report.add_damage(error)
+            self.report.add_damage(error, "What is left of it is read.")
             codecs = tuple(map(accepting_truncated, _codecs(array)))
         return array if codecs is array.codecs else replace(array, codecs=codecs)
 
