@@ -20,7 +20,6 @@ MODULES = sorted(path for path in ROOT.rglob("*.py") if path.name != "__init__.p
 MAX_BODY_LINES = 60
 MAX_PARAMETERS = 12
 TESTED_ELSEWHERE = {
-    "codecs/segment": "codecs/test_zarr_codecs",
     "metadata/layout": "metadata/test_describe",
     "metadata/report": "metadata/test_describe",
     "model/tiff_facts": "tiff/test_facts",
@@ -56,7 +55,7 @@ def is_plain_class(value: Any) -> bool:
 
 def test_module_names_are_unique() -> None:
     names = Counter(path.stem for path in MODULES if path.stem != "__main__")
-    assert [name for name, n in names.items() if n > 1 and name != "remote"] == []
+    assert [name for name, n in names.items() if n > 1] == []
 
 
 def test_tests_mirror_modules() -> None:

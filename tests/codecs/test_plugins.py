@@ -15,7 +15,7 @@ from zarr.registry import get_codec_class
 from zarr.storage import MemoryStore
 
 import zarr
-from tiffref.codecs.segment import ReadOnlyCodec
+from tiffref.codecs.plugins import ReadOnlyCodec
 from tiffref.codecs.table import COMPRESSIONS
 from tiffref.codecs.zarr_codecs import to_zarr2
 from tiffref.errors import MalformedTiff, TiffrefError

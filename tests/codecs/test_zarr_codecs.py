@@ -20,7 +20,7 @@ from zarr.storage import MemoryStore
 import zarr
 from tiffref.codecs.decode import decode_segment, wrap_inlined
 from tiffref.codecs.foreign import decode_foreign
-from tiffref.codecs.segment import ReadOnlyCodec, TiffrefSegment
+from tiffref.codecs.plugins import ReadOnlyCodec, TiffrefSegment
 from tiffref.codecs.zarr_codecs import from_zarr2, from_zarr3, portability, to_zarr2, to_zarr3
 from tiffref.errors import TiffrefError
 from tiffref.model.array import Array, Group

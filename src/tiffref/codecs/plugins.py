@@ -1,10 +1,11 @@
-"""Zarr v3 codecs that zarr-python finds through entry points.
+"""Codecs that numcodecs and zarr-python find through entry points, without importing tiffref.
 
-Besides `tiffref_segment`, these are names of v2 codecs: VirtualiZarr, Icechunk and others turn the
-v2 codec X into the v3 codec `numcodecs.X`, which numcodecs defines only for its own codecs. The
+`tiffref_segment` decodes with `decode.decode_chunk`; there is one for Zarr v2 (numcodecs) and one
+for v3. The other codecs give v2 codecs a name in Zarr v3: VirtualiZarr, Icechunk and others
+turn the v2 codec X into the v3 codec `numcodecs.X`, which numcodecs defines only for its own. The
 names of imagecodecs-zarr are defined too, because it cannot be installed on Python 3.11; if it is
-installed, its own classes are used. Our classes depend only on `zarr.abc.codec`, work without
-importing tiffref, and are read-only; they decode with `decode.decode_chunk` and the v2 codecs.
+installed, its own classes are used. Our classes depend only on the abstract classes of both
+libraries, and are read-only.
 """
 
 from __future__ import annotations
@@ -18,22 +19,62 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import imagecodecs
 import numcodecs
 import numpy as np
+from numcodecs.abc import Codec
+from numcodecs.compat import ndarray_copy
 from numpy.typing import NDArray
 from zarr.abc.codec import ArrayArrayCodec, ArrayBytesCodec, BytesBytesCodec
 
+from ..errors import TiffrefError
 from ..model.codec import SegmentCodec
-from .decode import cast_samples, decode_chunk
+from .decode import cast_samples, decode_chunk, undo_transposes
 from .foreign import decode_image
 from .guard import HEADERS
-from .segment import ReadOnlyCodec
 
 if TYPE_CHECKING:
     from zarr.core.array_spec import ArraySpec
     from zarr.core.buffer import Buffer, NDBuffer
 
 
+class ReadOnlyCodec(TiffrefError, NotImplementedError):
+    """The codec cannot encode: chunks are byte ranges of TIFF files, which are never written."""
+
+
+class TiffrefSegment(Codec):
+    """Decode chunks that are TIFF segments.
+
+    Parameters
+    ----------
+    config
+        Fields of `SegmentCodec.to_config()`: `shape`, `dtype`, and those not at their default.
+    """
+
+    codec_id = "tiffref_segment"
+
+    def __init__(self, **config: Any) -> None:
+        self.segment = SegmentCodec.from_config(config)
+
+    def encode(self, buf: Any) -> bytes:
+        """Raise an error: the codec is read-only."""
+        raise ReadOnlyCodec("tiffref_segment only decodes", hint="Write with another codec.")
+
+    def decode(self, buf: Any, out: Any = None) -> Any:
+        """Decode one chunk to a contiguous array of the codec's shape and dtype, or into `out`."""
+        if out is None or self.segment.transposes:
+            samples = undo_transposes(self.segment, decode_chunk(self.segment, buf))
+            # the metadata says little-endian
+            samples = np.ascontiguousarray(samples.astype(self.segment.dtype, copy=False))
+            return samples if out is None else ndarray_copy(samples, out)
+        target = np.asarray(out).reshape(-1).view(self.segment.dtype).reshape(self.segment.shape)
+        decode_chunk(self.segment, buf, target)
+        return out
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the configuration as in the metadata."""
+        return {"id": self.codec_id, **self.segment.to_config()}
+
+
 class _ReadOnly:
-    """Base of all codecs here: decodes in threads, and does not encode."""
+    """Base of the codecs for Zarr v3: decodes in threads, and does not encode."""
 
     is_fixed_size = False
     codec_id: ClassVar[str] = "tiffref_segment"
