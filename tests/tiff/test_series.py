@@ -579,7 +579,7 @@ def test_metadata_of_an_unknown_type_is_reported(tmp_path: Path, code: int, orde
     if code == 700:
         assert tiffref.scan(path, strict=True).group["image"].shape == (16, 32)
         return
-    with pytest.warns(MetadataWarning, match=f"{code}: values have an unknown type"):
+    with pytest.warns(MetadataWarning, match=rf"\({code}\): values have an unknown type"):
         assert tiffref.scan(path).group["image"].shape == (16, 32)
     with pytest.raises(MalformedTiff, match="unknown type"):
         tiffref.scan(path, strict=True)

@@ -30,11 +30,10 @@ from ..io.allow import AllowList, is_local
 from ..io.clients import DaemonPool
 from ..io.progress import Progress, resolve_progress
 from ..io.remote import open_source
-from ..metadata.describe import TAG_NAMES
 from ..metadata.geo import Location, locate
 from ..model.array import Array, Group
 from ..model.manifest import Source
-from ..model.tiff_facts import LevelFacts
+from ..model.tiff_facts import TAG_NAMES, LevelFacts
 from ..references import References
 from ..tiff.scan import scan_with_facts
 from .coordinates import read_values

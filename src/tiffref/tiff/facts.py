@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..codecs.guard import jpeg_frame, jpeg_segments, scan_header
 from ..codecs.table import JPEG, JPEG_COLORS, OLD_JPEG
 from ..errors import MalformedTiff, UnsupportedTiff
-from ..model.tiff_facts import IfdFacts
+from ..model.tiff_facts import IfdFacts, name_tag
 from .descriptions import DIRECTORY_TAGS, IJ_METADATA, ij_metadata, read_linked_ifd
 from .ifd import SEGMENT_LENGTHS, SEGMENT_OFFSETS, Directory, TiffReader
 
@@ -94,7 +94,7 @@ def _number(tags: Mapping[int, Any], code: int, default: int) -> int:
     if type(values[0]) is int and values[0] >= 0 and len(set(values)) == 1:
         return values[0]
     got = repr(value.value if isinstance(value, _NonInteger) else value)[:60]
-    raise MalformedTiff("the tag is negative, or not a single integer", tag=code, got=got)
+    raise MalformedTiff("the tag is negative, or not a single integer", tag=name_tag(code), got=got)
 
 
 def _int_list(tags: Mapping[int, Any], code: int) -> tuple[int, ...]:
@@ -110,7 +110,7 @@ def _int_list(tags: Mapping[int, Any], code: int) -> tuple[int, ...]:
         return tuple(int(n) for n in values)
     except (TypeError, ValueError):
         raise MalformedTiff(
-            "the tag is not a list of integers", tag=code, got=repr(value)[:60]
+            "the tag is not a list of integers", tag=name_tag(code), got=repr(value)[:60]
         ) from None
 
 
@@ -281,7 +281,7 @@ def _bits(tags: Mapping[int, Any], compression: int, n_samples: int) -> tuple[in
         return (8,)
     values = _per_sample(tags, 258, n_samples) or (1,)
     if max(values) > _MAX_SHORT:
-        raise MalformedTiff("samples have too many bits", tag=258, got=values[:4])
+        raise MalformedTiff("samples have too many bits", tag="BitsPerSample (258)", got=values[:4])
     return values
 
 

@@ -23,6 +23,7 @@ from ..errors import MalformedTiff
 from ..io.progress import ProgressCounter
 from ..io.source import ByteSource
 from ..io.urls import FIRST_BYTES, describe_content
+from ..model.tiff_facts import name_tag
 
 MAX_ENTRIES = 4096
 """Entries in one IFD. Anything that claims more is not an IFD."""
@@ -157,8 +158,9 @@ class IfdFinding:
 
     def to_error(self) -> MalformedTiff:
         """Return the finding as an exception."""
+        tag = name_tag(self.tag) if isinstance(self.tag, int) else self.tag
         return MalformedTiff(
-            self.what, url=self.url, ifd=self.ifd, tag=self.tag, got=self.got,
+            self.what, url=self.url, ifd=self.ifd, tag=tag, got=self.got,
             expected=self.expected, hint="The file may be truncated; get a whole copy.",
         )  # fmt: skip
 
@@ -233,8 +235,9 @@ class Directory:
         values = np.frombuffer(self.raw(code), dtype_of(self._reader.header.byteorder, kind))
         if kind not in _INTEGERS or (kind not in UNSIGNED and (values < 0).any()):
             raise MalformedTiff(
-                "values are not unsigned integers", ifd=self.name, tag=code, got=f"type {kind}"
-            )
+                "values are not unsigned integers", ifd=self.name, tag=name_tag(code),
+                got=f"type {kind}",
+            )  # fmt: skip
         return values.astype(np.uint64)
 
     def first_column(self, codes: Iterable[int]) -> NDArray[np.uint64]:
