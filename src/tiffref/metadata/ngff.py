@@ -389,14 +389,14 @@ def has_images(group: Group) -> bool:
 
 def without_pending(group: Group) -> Group:
     """Drop the images whose axes are not stored in the order of OME-NGFF."""
+    if not pending_images(group.attributes):
+        return group
     arrays = dict(group.arrays())
     images = [
         replace(image, is_pending=False)
         for image in _images(group, arrays)
         if [axis["name"] for axis in image.entry["axes"]] == [*arrays[image.paths[0]].dims]
     ]
-    if not pending_images(group.attributes):
-        return group
     return replace(group, attributes=_with_images(group.attributes, images))
 
 
